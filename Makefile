@@ -1,0 +1,50 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+DEMO   ?= demo-output
+
+.PHONY: demo test lint bench guest lock system setup clean
+
+## record a real guest (or replay the bundled recording), write the executed notebook and its page
+demo: setup
+	$(BIN)/python -m kvmperf_magic demo --output $(DEMO)
+
+## everything that must hold: format, lint, types, tests
+test: setup lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+## recorder cost and reading speed, each as a ratio to perf in the same run
+bench: setup
+	$(BIN)/python -m bench
+
+## build the micro guest anew from its C
+guest: setup
+	$(BIN)/python -m kvmperf_magic.demo.build
+
+## pin every package that tests and demo use
+lock: setup
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --quiet --universal --all-extras --group test \
+	  --python-version 3.11 --generate-hashes --no-annotate --no-header -o requirements.lock
+
+# what pip cannot bring: only as root on Debian, and only what is missing
+system:
+	@PYTHON=$(PYTHON) sh .ci/system-packages
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml .ci/system-packages
+	@PYTHON=$(PYTHON) sh .ci/system-packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
