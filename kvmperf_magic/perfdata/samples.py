@@ -1,0 +1,279 @@
+"""SAMPLE records as columns, in one pass over their words.
+
+tools/perf/util/evsel.c: evsel__parse_sample() decodes the same, a record at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from kvmperf_magic.perfdata.abi import RecordType, SampleType
+from kvmperf_magic.perfdata.attr import EventIds
+from kvmperf_magic.perfdata.layout import SampleLayout
+from kvmperf_magic.perfdata.walk import Walk
+
+BLOCK = 32768  # rows worked on at a time: the temporaries then stay in the cache
+
+
+@dataclass(frozen=True)
+class GuestIds:
+    """What ID_INDEX records tell: event ids (sorted) that belong to a guest's vCPU."""
+
+    ids: NDArray[np.uint64]
+    machine_pid: NDArray[np.int32]
+    vcpu: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class SampleColumns:
+    """n samples ordered by time; those of one time are in file order.
+
+    `event` indexes the file's events; `misc & 7` is the cpumode. `machine_pid` is 0 and `vcpu`
+    -1 where the file does not tell. A field that the event does not record is 0 (pid, tid, cpu:
+    -1). The callchain of row i is chain_words[chain_offsets[i]:chain_offsets[i + 1]]: leaf first,
+    context markers included. `record` is where row i's record stands in `words`.
+    """
+
+    time: NDArray[np.uint64]  # ns of the recording's clock
+    ip: NDArray[np.uint64]
+    pid: NDArray[np.int32]
+    tid: NDArray[np.int32]
+    cpu: NDArray[np.int32]
+    period: NDArray[np.uint64]
+    event: NDArray[np.int32]
+    misc: NDArray[np.uint16]
+    machine_pid: NDArray[np.int32]
+    vcpu: NDArray[np.int32]
+    chain_offsets: NDArray[np.int64]  # n + 1
+    chain_words: NDArray[np.uint64]
+    record: NDArray[np.int64]
+    words: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    @classmethod
+    def joined(cls, parts: Sequence[SampleColumns]) -> SampleColumns:
+        """Several (at least one) as one, ordered by time; ties in the order of the parts."""
+        if len(parts) == 1:
+            return parts[0]
+        plain = [f.name for f in fields(cls) if f.name not in ("chain_offsets", "record")]
+        whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in plain}
+        order = np.argsort(whole["time"], kind="stable")
+        shift = np.repeat(
+            np.cumsum([0, *(len(part.words) for part in parts[:-1])]), [len(p) for p in parts]
+        )
+        record = np.concatenate([part.record for part in parts]) + shift
+        lengths = np.concatenate([np.diff(part.chain_offsets) for part in parts])
+        start = np.cumsum(lengths) - lengths
+        offsets = np.concatenate([[0], np.cumsum(lengths[order])])
+        source = np.repeat(start[order] - offsets[:-1], lengths[order]) + np.arange(offsets[-1])
+        whole["chain_words"] = whole["chain_words"][source]
+        per_row = [name for name in plain if name not in ("chain_words", "words")]
+        whole.update({name: whole[name][order] for name in per_row})
+        return cls(**whole, chain_offsets=offsets, record=record[order])
+
+
+def decode_samples(
+    walked: Walk, events: EventIds, guests: GuestIds
+) -> tuple[SampleColumns, list[str]]:
+    """The samples of a walk, and what was wrong with those that had to be left out."""
+    problems: list[str] = []
+    words = walked.words
+    rows = walked.of_type(RecordType.SAMPLE)
+    layouts = [SampleLayout.of(event.attr) for event in events.events]
+    unique = list(dict.fromkeys(layouts))
+    if len(rows) and not unique:
+        return _empty(words), [f"{len(rows)} samples of no event: the file names none"]
+
+    ids, event = _events_of(walked, rows, events)
+    layout = np.array([unique.index(one) for one in layouts], np.int32)
+    # a record must at least hold the fields of fixed place, and belong to an event
+    least = np.array([one.fixed for one in layouts], np.int64)
+    known = event >= 0
+    whole = known & (walked.size[rows] >= (least[event] if len(least) else 0))
+    for count, what in (
+        (np.count_nonzero(~known), "samples carry an id that no event has"),
+        (np.count_nonzero(known & ~whole), "samples are shorter than their event says"),
+    ):
+        if count:
+            problems.append(f"{count} {what}")
+    if problems:
+        rows, event, ids = rows[whole], event[whole], ids[whole]
+
+    position = walked.position[rows]
+    time = np.zeros(len(rows), np.uint64)
+    for i, one in enumerate(unique):
+        if (at := one.word(SampleType.TIME)) is not None:
+            mine = slice(None) if len(unique) == 1 else layout[event] == i
+            time[mine] = words[position[mine] + at]
+    if np.any(time[1:] < time[:-1]):
+        order = np.argsort(time, kind="stable")
+        rows, position, event = rows[order], position[order], event[order]
+        ids, time = ids[order], time[order]
+
+    columns = _Columns(time, event, walked.misc[rows], position, words)
+    for i, one in enumerate(unique):
+        mine = np.arange(len(rows)) if len(unique) == 1 else np.flatnonzero(layout[event] == i)
+        columns.gather(one, mine)
+    columns.default_periods([e.attr.sample_period for e in events.events], layouts)
+    short = columns.measure_chains(unique, layout[event] if len(layout) else event, walked, rows)
+    if short:
+        problems.append(f"{short} samples have a callchain longer than themselves")
+    machine_pid, vcpu = _guests_of(ids, guests)
+    return columns.done(machine_pid, vcpu), problems
+
+
+def _empty(words: NDArray[np.uint64]) -> SampleColumns:
+    none = np.zeros(0, np.int64)
+    i32, u64 = none.astype(np.int32), none.astype(np.uint64)
+    return SampleColumns(
+        time=u64,
+        ip=u64,
+        pid=i32,
+        tid=i32,
+        cpu=i32,
+        period=u64,
+        event=i32,
+        misc=none.astype(np.uint16),
+        machine_pid=i32,
+        vcpu=i32,
+        chain_offsets=np.zeros(1, np.int64),
+        chain_words=u64,
+        record=none,
+        words=words,
+    )
+
+
+def _events_of(
+    walked: Walk, rows: NDArray[np.intp], events: EventIds
+) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    """The id and the event of each sample."""
+    at = events.sample_id_word()
+    if at is None:
+        ids = np.zeros(len(rows), np.uint64)
+    else:
+        # a record too short for its id is too short for its event, and left out later
+        inside = np.minimum(at, np.maximum(walked.size[rows] - 1, 0))
+        ids = walked.words[walked.position[rows] + inside]
+    return ids, events.of(ids)
+
+
+def _guests_of(
+    ids: NDArray[np.uint64], guests: GuestIds
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    if not len(guests.ids):
+        return np.zeros(len(ids), np.int32), np.full(len(ids), -1, np.int32)
+    at = np.minimum(np.searchsorted(guests.ids, ids), len(guests.ids) - 1)
+    found = guests.ids[at] == ids
+    return (
+        np.where(found, guests.machine_pid[at], 0).astype(np.int32),
+        np.where(found, guests.vcpu[at], -1).astype(np.int32),
+    )
+
+
+class _Columns:
+    """Columns being filled, layout by layout and block by block."""
+
+    def __init__(
+        self,
+        time: NDArray[np.uint64],
+        event: NDArray[np.int32],
+        misc: NDArray[np.uint16],
+        position: NDArray[np.int64],
+        words: NDArray[np.uint64],
+    ) -> None:
+        n = len(time)
+        self.time, self.event, self.misc = time, event, misc
+        self.position, self.words = position, words
+        self.ip = np.zeros(n, np.uint64)
+        self.period = np.zeros(n, np.uint64)
+        self.pid = np.full(n, -1, np.int32)
+        self.tid = np.full(n, -1, np.int32)
+        self.cpu = np.full(n, -1, np.int32)
+        self.chain_offsets = np.zeros(n + 1, np.int64)
+        self.chain_start = np.zeros(n, np.int64)
+
+    def gather(self, layout: SampleLayout, rows: NDArray[np.intp]) -> None:
+        """The fields of fixed place, for the rows of one layout."""
+        if not len(rows):
+            return
+        windows = sliding_window_view(self.words, layout.fixed)
+        ip, period = layout.word(SampleType.IP), layout.word(SampleType.PERIOD)
+        task, cpu = layout.word(SampleType.TID), layout.word(SampleType.CPU)
+        for start in range(0, len(rows), BLOCK):
+            mine = rows[start : start + BLOCK]
+            block = windows[self.position[mine]]
+            halves = block.view(np.int32)  # little endian: the low half of a word comes first
+            if ip is not None:
+                self.ip[mine] = block[:, ip]
+            if task is not None:
+                self.pid[mine] = halves[:, 2 * task]
+                self.tid[mine] = halves[:, 2 * task + 1]
+            if cpu is not None:
+                self.cpu[mine] = halves[:, 2 * cpu]
+            if period is not None:
+                self.period[mine] = block[:, period]
+
+    def default_periods(self, periods: list[int], layouts: list[SampleLayout]) -> None:
+        """An event that does not record its periods has the one of its attr."""
+        for i, (period, layout) in enumerate(zip(periods, layouts, strict=True)):
+            if not layout.sample_type & SampleType.PERIOD:
+                self.period[self.event == i] = period
+
+    def measure_chains(
+        self,
+        layouts: list[SampleLayout],
+        layout: NDArray[np.int32],
+        walked: Walk,
+        rows: NDArray[np.intp],
+    ) -> int:
+        """Where each chain starts and how long it is; how many are longer than their record."""
+        lengths = self.chain_offsets[1:]
+        broken = 0
+        for i, one in enumerate(layouts):
+            mine = np.flatnonzero(layout == i)
+            if not one.sample_type & SampleType.CALLCHAIN or not len(mine):
+                continue
+            position, size = self.position[mine], walked.size[rows[mine]]
+            begin = one.after_read(self.words, position, size)
+            at = position + np.minimum(begin, size - 1)
+            room = np.maximum(size - begin - 1, 0)
+            count = np.minimum(self.words[at], np.uint64(1 << 20)).astype(np.int64)
+            count[begin >= size] = 1  # not even the length is there
+            broken += int(np.count_nonzero(count > room))
+            lengths[mine] = np.minimum(count, room)
+            self.chain_start[mine] = at + 1
+        np.cumsum(lengths, out=lengths)
+        return broken
+
+    def done(self, machine_pid: NDArray[np.int32], vcpu: NDArray[np.int32]) -> SampleColumns:
+        """Copy the chains together, and hand all out."""
+        offsets = self.chain_offsets
+        chain_words = np.empty(offsets[-1], np.uint64)
+        for start in range(0, len(self.time) if offsets[-1] else 0, BLOCK):
+            bounds = offsets[start : start + BLOCK + 1]
+            shift = self.chain_start[start : start + BLOCK] - bounds[:-1]
+            source = np.repeat(shift, np.diff(bounds)) + np.arange(bounds[0], bounds[-1])
+            chain_words[bounds[0] : bounds[-1]] = self.words[source]
+        return SampleColumns(
+            time=self.time,
+            ip=self.ip,
+            pid=self.pid,
+            tid=self.tid,
+            cpu=self.cpu,
+            period=self.period,
+            event=self.event,
+            misc=self.misc,
+            machine_pid=machine_pid,
+            vcpu=vcpu,
+            chain_offsets=offsets,
+            chain_words=chain_words,
+            record=self.position,
+            words=self.words,
+        )

@@ -1,0 +1,159 @@
+"""Turns walked records into events, samples and sideband: what files and streams have in common.
+
+tools/perf/util/session.c does this record by record. The records from type 64 on that describe
+the rest (attrs, names, ids, features of a stream) take effect before the samples beside them.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kvmperf_magic.errors import FileError
+from kvmperf_magic.perfdata import features as sections
+from kvmperf_magic.perfdata.abi import Feature, RecordType
+from kvmperf_magic.perfdata.attr import Attr, Event, EventIds, event_name
+from kvmperf_magic.perfdata.features import BuildId
+from kvmperf_magic.perfdata.records import EVENT_UPDATE_NAME, NOTE_MAGIC
+from kvmperf_magic.perfdata.samples import GuestIds, SampleColumns, decode_samples
+from kvmperf_magic.perfdata.sideband import Sideband, decode_sideband
+from kvmperf_magic.perfdata.walk import Walk
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one run of records held; `counts` is by record type."""
+
+    samples: SampleColumns
+    sideband: Sideband
+    counts: dict[int, int]
+
+
+@dataclass
+class Session:
+    """What is known of a recording so far; `problems` are one-line notes on what was left out."""
+
+    path: str | Path
+    events: list[Event] = field(default_factory=list)
+    features: dict[int, Any] = field(default_factory=dict)
+    build_ids: list[BuildId] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    _note: list[bytes] = field(default_factory=list)
+    _noted: dict[str, Any] = field(default_factory=dict)
+    _guests: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _records: int = 0
+
+    def take(self, walked: Walk) -> Batch:
+        """Decode these records. FileError where they hold what cannot be read."""
+        counts = walked.counts()
+        if counts.keys() & {RecordType.COMPRESSED, RecordType.COMPRESSED2}:
+            raise FileError(
+                self.path,
+                "holds compressed records (perf record -z), which are not read yet",
+                hint="record without -z",
+            )
+        for row in walked.of_type(*_DESCRIBING).tolist():
+            kind = int(walked.type[row])
+            try:
+                _DESCRIBING[kind](self, walked, row)
+            except (ValueError, struct.error) as error:
+                self.problems.append(f"a record of type {RecordType(kind).name}: {error}")
+        ids = EventIds(self.events)
+        samples, problems = decode_samples(walked, ids, self._guest_ids())
+        sideband, others = decode_sideband(walked, ids, self._records)
+        self._records += len(walked.position)
+        self.problems += problems + others
+        return Batch(samples, sideband, counts)
+
+    @property
+    def kvmperf(self) -> dict[str, Any]:
+        """What our own recorder noted; what it wrote when it finished counts most."""
+        return {**self._noted, **self.features.get(Feature.KVMPERF, {})}
+
+    def add_event(self, raw_attr: bytes, ids: bytes) -> None:
+        """An event with its ids (u64 each). ValueError for an attr that is too short."""
+        attr = Attr.decode(raw_attr)
+        numbers = np.frombuffer(ids[: len(ids) // 8 * 8], "<u8")
+        self.events.append(Event(event_name(attr), attr, numbers))
+
+    def add_feature(self, feature: int, data: bytes) -> None:
+        """A feature section, decoded where we can. ValueError where it is damaged."""
+        value = sections.decode(feature, data, self.features)
+        self.features[feature] = value
+        if feature == Feature.BUILD_ID:
+            self.build_ids += value
+        elif feature == Feature.EVENT_DESC:
+            # both are in the order of the attrs: evlist__set_event_name() goes by index
+            for i, desc in enumerate(value[: len(self.events)]):
+                if desc.name:
+                    self.events[i] = replace(self.events[i], name=desc.name)
+
+    def _attr(self, walked: Walk, row: int) -> None:
+        body = walked.body(row)
+        size = int.from_bytes(body[4:8], "little") or 64
+        self.add_event(body[:size], body[size:])
+
+    def _update(self, walked: Walk, row: int) -> None:
+        """EVENT_UPDATE: of its kinds only the name matters here."""
+        body = walked.body(row)
+        kind, id = struct.unpack_from("<QQ", body)
+        if kind != EVENT_UPDATE_NAME:
+            return
+        for i, event in enumerate(self.events):
+            if id in event.ids:
+                self.events[i] = replace(event, name=sections.text(body[16:]))
+
+    def _feature(self, walked: Walk, row: int) -> None:
+        body = walked.body(row)
+        (feature,) = struct.unpack_from("<Q", body)
+        if len(body) > 8:  # perf ends its list with an empty one
+            self.add_feature(feature, body[8:])
+
+    def _build_id(self, walked: Walk, row: int) -> None:
+        start = int(walked.position[row])
+        whole = walked.words[start : start + int(walked.size[row])].tobytes()
+        self.build_ids += sections.decode_build_ids(whole)
+
+    def _event_type(self, walked: Walk, row: int) -> None:
+        """HEADER_EVENT_TYPE: perf's own say nothing any more; ours is part of a note."""
+        body = walked.body(row)
+        if not body.startswith(NOTE_MAGIC):
+            return
+        part, parts = struct.unpack_from("<II", body, len(NOTE_MAGIC))
+        self._note = [*self._note[:part], body[16:]]
+        if len(self._note) == parts:
+            self._noted = sections.decode_kvmperf(b"".join(self._note))
+
+    def _id_index(self, walked: Walk, row: int) -> None:
+        """ID_INDEX: only entries with a guest (the second part, perf 6.0) tell us something."""
+        start, size = int(walked.position[row]), int(walked.size[row])
+        words = walked.words[start : start + size].tolist()
+        count = words[1] if size > 1 else 0
+        if 2 + 6 * count > size:
+            return
+        for i in range(count):
+            pid, vcpu = words[2 + 4 * count + 2 * i : 4 + 4 * count + 2 * i]
+            if pid:
+                self._guests[words[2 + 4 * i]] = pid & 0x7FFFFFFF, vcpu & 0x7FFFFFFF
+
+    def _guest_ids(self) -> GuestIds:
+        ids = sorted(self._guests)
+        return GuestIds(
+            np.array(ids, np.uint64),
+            np.array([self._guests[i][0] for i in ids], np.int32),
+            np.array([self._guests[i][1] for i in ids], np.int32),
+        )
+
+
+_DESCRIBING = {
+    int(RecordType.HEADER_ATTR): Session._attr,
+    int(RecordType.HEADER_EVENT_TYPE): Session._event_type,
+    int(RecordType.EVENT_UPDATE): Session._update,
+    int(RecordType.HEADER_FEATURE): Session._feature,
+    int(RecordType.HEADER_BUILD_ID): Session._build_id,
+    int(RecordType.ID_INDEX): Session._id_index,
+}
