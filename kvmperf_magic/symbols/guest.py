@@ -1,0 +1,227 @@
+"""One guest: its kernel's symbols and its user code's, from that VM's own sources only.
+
+`perf kvm --guestmount` lays guests out as DIR/PID/proc/kallsyms and DIR/PID/proc/modules, PID
+being the VMM's (tools/perf/util/machine.c: machines__create_guest_kernel_maps()).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvmperf_magic.errors import KvmperfError
+from kvmperf_magic.symbols import kallsyms
+from kvmperf_magic.symbols.elf import ElfImage
+from kvmperf_magic.symbols.kernel import (
+    GUEST_IMAGE,
+    KernelMaps,
+    KernelSymbols,
+    dso_numbers,
+)
+from kvmperf_magic.symbols.names import NamedTable, NameList
+from kvmperf_magic.symbols.options import SymbolOptions
+from kvmperf_magic.symbols.slide import Fit
+from kvmperf_magic.symbols.symboltable import SymbolTable
+
+# distinct addresses after which a slide is no longer doubted
+_ENOUGH = 1024
+
+
+Source: TypeAlias = tuple[KernelSymbols, Fit]
+
+
+def named_sources(options: SymbolOptions) -> list[Source]:
+    """The kernels the user named for all guests.
+
+    Raises:
+        SymbolError, FileError: one of them cannot be used.
+    """
+    found = []
+    if options.guest_kallsyms is not None:
+        path = Path(options.guest_kallsyms)
+        found.append(_source(kallsyms.parse(path), path))
+    if options.guest_vmlinux is not None:
+        path = Path(options.guest_vmlinux)
+        found.append(_source(ElfImage(path).symbols(), path))
+    return found
+
+
+def _source(table: SymbolTable, path: Path) -> Source:
+    return KernelSymbols(table, str(path)), Fit(table)
+
+
+class Guest:
+    """Names for the guest code of one VM.
+
+    A kernel source is used only where it can hold the addresses that were sampled, moved by the
+    KASLR slide where that can be worked out; otherwise `warnings` says why not.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        name: str,
+        options: SymbolOptions,
+        maps: KernelMaps,
+        names: NameList,
+        sources: list[Source],
+        host: Callable[[], KernelSymbols],
+    ) -> None:
+        self.pid = pid
+        self.name = name or f"VM {pid}"
+        self.warnings: dict[str, str] = {}
+        self._options = options
+        self._names = names
+        self._sources = sources
+        self._host = host
+        self._seen = np.zeros(0, np.uint64)
+        self._judged = -1
+        self._maps = maps
+        self._kernel: NamedTable | None = None
+        self.kernel = KernelSymbols(None, "", "")
+        modules = self._modules_file()
+        if modules is not None:
+            try:
+                self._maps = maps.with_modules(kallsyms.parse_modules(modules))
+            except KvmperfError as error:
+                self.warnings["modules"] = str(error)
+
+    def _modules_file(self) -> Path | None:
+        mounted = self._mounted("modules")
+        if mounted is not None:
+            return mounted
+        named = self._options.guest_modules
+        return None if named is None else Path(named)
+
+    def _mounted(self, name: str) -> Path | None:
+        if self._options.guest_mount is None:
+            return None
+        path = Path(self._options.guest_mount) / str(self.pid) / "proc" / name
+        return path if path.is_file() else None
+
+    @cached_property
+    def _candidates(self) -> list[Source]:
+        """What may be this guest's kernel, the most particular first."""
+        found: list[Source] = []
+        mounted = self._mounted("kallsyms")
+        if mounted is not None:
+            try:
+                found.append(_source(kallsyms.parse(mounted), mounted))
+            except KvmperfError as error:
+                self.warnings["kallsyms"] = f"{self.name}: {error}"
+        found += self._sources
+        if self._options.guest_symbols == "host":
+            host = self._host()
+            if host.table is None:
+                self.warnings["host"] = f"{self.name}: no symbols of the host: {host.note}"
+            else:
+                source = KernelSymbols(host.table, f"the host's: {host.source}", host.note)
+                found.append((source, Fit(host.table)))
+        return found
+
+    @cached_property
+    def _elf(self) -> tuple[ElfImage, NamedTable, str] | None:
+        """The user's ELF file for this VM, by its name, its pid, or for all."""
+        named = self._options.guest_elfs()
+        path = named.get(self.name, named.get(str(self.pid), named.get("")))
+        if path is None:
+            return None
+        try:
+            image = ElfImage(path)
+        except KvmperfError as error:
+            self.warnings["elf"] = f"{self.name}: {error}"
+            return None
+        readable = self._options.demangle
+        return image, NamedTable(image.symbols(), self._names, readable=readable), str(path)
+
+    @property
+    def elf_source(self) -> tuple[str, int] | None:
+        """The ELF file for user code and how many symbols it has."""
+        return None if self._elf is None else (self._elf[2], len(self._elf[1].table))
+
+    def resolve_user(
+        self, address: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The numbers of symbol and DSO for addresses of guest user code."""
+        symbol, dso, inside = self._by_elf(address)
+        outside = len(address) - int(inside.sum())
+        if self._elf is None:
+            self.warnings.setdefault(
+                "elf",
+                f"{self.name}: no symbols for its user code: name its ELF file with guest_elf",
+            )
+        elif outside * 2 > len(address):
+            self.warnings["elf"] = (
+                f"{self.name}: {self._elf[2]} cannot hold {outside} of {len(address)} "
+                "sampled user addresses: they stay unnamed"
+            )
+        return symbol, dso
+
+    def _by_elf(
+        self, address: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
+        symbol = np.zeros(len(address), np.int32)
+        dso = np.zeros(len(address), np.int32)
+        inside = np.zeros(len(address), np.bool_)
+        if self._elf is not None:
+            image, named, path = self._elf
+            inside = image.segments.runs(address)
+            dso[inside] = self._names.number(path)
+            symbol[inside] = named.numbers(named.table.find(address[inside]))
+        return symbol, dso, inside
+
+    def resolve_kernel(
+        self, address: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The numbers of symbol and DSO for addresses of guest kernel code."""
+        self._judge(address)
+        rows = np.full(len(address), -1, np.int64)
+        table = None
+        symbol = np.zeros(len(address), np.int32)
+        if self._kernel is not None:
+            table = self._kernel.table
+            rows = table.find(address)
+            symbol = self._kernel.numbers(rows)
+        dso = dso_numbers(self._names, table, self._maps, GUEST_IMAGE, rows, address)
+        # a guest that is one ELF file runs it in kernel mode too
+        lost = np.flatnonzero(rows < 0)
+        elf_symbol, elf_dso, inside = self._by_elf(address[lost])
+        symbol[lost[inside]], dso[lost[inside]] = elf_symbol[inside], elf_dso[inside]
+        if not self._candidates and not inside.all():
+            self.warnings.setdefault(
+                "kernel",
+                f"{self.name}: no symbols for its kernel: give guest_kallsyms, guest_vmlinux or "
+                "guest_mount, or guest_symbols='host' where it runs the host's kernel",
+            )
+        return symbol, dso
+
+    def _judge(self, address: NDArray[np.uint64]) -> None:
+        """Choose the first source that can hold every address seen so far."""
+        if len(self._seen) < _ENOUGH:
+            self._seen = np.union1d(self._seen, address)
+        if len(self._seen) == self._judged or not self._candidates:
+            return
+        self._judged = len(self._seen)
+        refused = []
+        for source, fit in self._candidates:
+            assert source.table is not None
+            verdict = fit.judge(self._seen, self._maps.slide_of(source.table))
+            if verdict.delta is not None:
+                self.warnings.pop("kernel", None)
+                chosen = source.moved(verdict.delta)
+                assert chosen.table is not None
+                if (chosen.source, chosen.note) != (self.kernel.source, self.kernel.note):
+                    self.kernel = chosen
+                    self._kernel = NamedTable(chosen.table, self._names, readable=False)
+                return
+            refused.append(
+                f"{source.source} is not the kernel of {self.name} as it was sampled: {verdict.why}"
+            )
+        self.warnings["kernel"] = "; ".join(refused) + "; its kernel stays unnamed"
+        self.kernel = KernelSymbols(None, "", "; ".join(refused))
+        self._kernel = None

@@ -1,0 +1,84 @@
+"""What a user may say about where symbols come from, in one value that can be handed around."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+from kvmperf_magic.errors import QueryError, SymbolError
+
+PathLike: TypeAlias = "str | Path"
+
+
+@dataclass(frozen=True)
+class SymbolOptions:
+    """Named symbol sources. A named file that is not there is an error, never passed over.
+
+    Attributes:
+        kallsyms: a copy of the host's /proc/kallsyms, or a System.map.
+        vmlinux: the host kernel's ELF file with symbols.
+        symfs: a folder in which the paths of user binaries are looked up, instead of `/`.
+        guest_kallsyms: a copy of the guests' /proc/kallsyms.
+        guest_modules: a copy of the guests' /proc/modules.
+        guest_vmlinux: the guests' kernel as an ELF file with symbols.
+        guest_mount: a folder as `perf kvm --guestmount` has it: DIR/PID/proc/kallsyms.
+        guest_elf: an ELF file that runs in the guests' user mode, or one for each VM by its
+            name or pid.
+        guest_symbols: "host" where the guests run the host's own kernel image.
+        demangle: whether C++ and Rust names are shown as they are written in the source.
+    """
+
+    kallsyms: PathLike | None = None
+    vmlinux: PathLike | None = None
+    symfs: PathLike | None = None
+    guest_kallsyms: PathLike | None = None
+    guest_modules: PathLike | None = None
+    guest_vmlinux: PathLike | None = None
+    guest_mount: PathLike | None = None
+    guest_elf: PathLike | Mapping[str | int, PathLike] | None = None
+    guest_symbols: str | None = None
+    demangle: bool = True
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """Of keyword arguments; an unknown one is a QueryError that names those there are."""
+        known = cls.__dataclass_fields__
+        for name in options:
+            if name not in known:
+                raise QueryError(f"no symbol option {name!r}", f"there are: {', '.join(known)}")
+        return cls(**options)
+
+    def check(self) -> None:
+        """Raise `SymbolError` for a named file or folder that cannot be read."""
+        if self.guest_symbols not in {None, "host"}:
+            raise SymbolError(
+                f"guest_symbols is {self.guest_symbols!r}", "the only word it knows is 'host'"
+            )
+        for name in ("kallsyms", "vmlinux", "guest_kallsyms", "guest_modules", "guest_vmlinux"):
+            named = getattr(self, name)
+            if named is not None:
+                _readable(name, Path(named))
+        for name in ("symfs", "guest_mount"):
+            named = getattr(self, name)
+            if named is not None and not Path(named).is_dir():
+                raise SymbolError(f"{name}: there is no folder {named}")
+        for elf in self.guest_elfs().values():
+            _readable("guest_elf", Path(elf))
+
+    def guest_elfs(self) -> dict[str, PathLike]:
+        """The guest ELF files by VM name or pid as strings; "" stands for every VM."""
+        if self.guest_elf is None:
+            return {}
+        if isinstance(self.guest_elf, Mapping):
+            return {str(vm): path for vm, path in self.guest_elf.items()}
+        return {"": self.guest_elf}
+
+
+def _readable(name: str, path: Path) -> None:
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise SymbolError(f"{name}: cannot read {path}: {error.strerror}") from None

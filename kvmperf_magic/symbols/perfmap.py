@@ -1,0 +1,86 @@
+"""/tmp/perf-PID.map: what a JIT compiler says about the code it made.
+
+The format is tools/perf/Documentation/jit-interface.txt: `START SIZE name`, hexadecimal; perf
+reads it for code in anonymous memory (tools/perf/util/symbol.c: dso__load_perf_map()).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from kvmperf_magic.symbols.symboltable import SymbolTable
+from kvmperf_magic.table import Categorical
+
+_MOST_BYTES = 1 << 30
+
+
+def is_anonymous(filename: str) -> bool:
+    """Whether a map of this name holds no file: code there comes from a JIT compiler.
+
+    tools/perf/util/map.c: is_anon_memory().
+    """
+    return filename in {"//anon", "/dev/zero (deleted)", "/anon_hugepage (deleted)"} or (
+        filename.startswith(("/dev/zero", "/anon_hugepage", "[anon:"))
+    )
+
+
+def parse(text: bytes) -> SymbolTable:
+    """The symbols of a perf map; where two entries share an address the later one counts.
+
+    Lines that are not of the form are passed over: the writer may be in the middle of one.
+    """
+    starts: list[int] = []
+    ends: list[int] = []
+    at: list[int] = []
+    lengths: list[int] = []
+    offset = 0
+    for line in text.split(b"\n"):
+        words = line.split(None, 2)
+        if len(words) == 3:
+            with suppress(ValueError):
+                start, size = int(words[0], 16), int(words[1], 16)
+                if 0 <= start < start + size < 2**64:
+                    starts.append(start)
+                    ends.append(start + size)
+                    lengths.append(len(words[2].rstrip(b"\r")))
+                    at.append(offset + len(line) - len(words[2]))
+        offset += len(line) + 1
+    column = np.array(starts, np.uint64)
+    # the last of each address: unique() of the reversed column finds the first
+    address, rows = np.unique(column[::-1], return_index=True)
+    rows = len(starts) - 1 - rows
+    return SymbolTable(
+        address,
+        np.array(ends, np.uint64)[rows],
+        text,
+        np.array(at, np.int64)[rows],
+        np.array(lengths, np.int64)[rows],
+        np.full(len(rows), ord("T"), np.uint8),
+        Categorical.constant("", len(rows)),
+        {},
+    )
+
+
+def path_of(pid: int, *, alive: bool) -> Path | None:
+    """The perf map of a process: in /tmp, or in its own container's where it still runs."""
+    candidates = [Path(f"/tmp/perf-{pid}.map")]
+    if alive:
+        inner = _inner_pid(pid)
+        candidates.insert(0, Path(f"/proc/{pid}/root/tmp/perf-{inner}.map"))
+    for path in candidates:
+        with suppress(OSError):
+            if path.is_file() and path.stat().st_size <= _MOST_BYTES:
+                return path
+    return None
+
+
+def _inner_pid(pid: int) -> int:
+    """The pid as the process itself sees it, inside its pid namespace."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+            if line.startswith("NSpid:"):
+                return int(line.split()[-1])
+    return pid
