@@ -1,0 +1,90 @@
+"""A machine whose code samples can come from: the host, or one guest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from kvmperf_magic.table import Table
+
+KALLSYMS = "/proc/kallsyms"
+
+# QEMU; Firecracker; cloud-hypervisor and crosvm; kvmtool
+_VCPU_NAMES = re.compile(
+    r"CPU (\d+)/(?:KVM|TCG)|fc_vcpu ?(\d+)|(?:crosvm_)?vcpu[-_ ]?(\d+)|kvm-vcpu-(\d+)"
+)
+
+
+@dataclass
+class Vcpu:
+    """One vCPU: its number in the guest and the host thread that runs it.
+
+    `tid` is 0 while that is not known: the threads have plain names and may not be looked into.
+    """
+
+    id: int
+    tid: int
+    name: str = ""
+
+
+@dataclass
+class Machine:
+    """The host (pid 0) or a guest (pid of its VMM, the process that samples of it belong to).
+
+    `vmm` is "qemu", "firecracker", "cloud-hypervisor", "crosvm", "kvmtool", or the program's own
+    name; `accel` is "kvm", "tcg" or "". `memory` is in bytes, None where it cannot be told.
+    `notes` say in words what stands in the way of sampling it.
+    """
+
+    pid: int
+    name: str
+    kind: str = "guest"
+    vmm: str = ""
+    accel: str = ""
+    memory: int | None = None
+    vcpus: list[Vcpu] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def symbols_source(self) -> str:
+        """Where `symbols()` has them from."""
+        if self.kind == "host":
+            return KALLSYMS
+        return "none known: name --guest-kallsyms, --guest-vmlinux, --guest-mount or --guest-elf"
+
+    def symbols(self) -> Table:
+        """What is known of this machine's kernel now: address size type name module, by address.
+
+        No rows for a guest: its symbols are named when a recording is opened. SymbolError where
+        the host hides its own.
+        """
+        import numpy as np
+
+        from kvmperf_magic.symbols.kallsyms import parse
+        from kvmperf_magic.table import Categorical, Table
+
+        if self.kind == "host":
+            return parse(KALLSYMS).table()
+        none = Categorical.constant("", 0)
+        addresses = np.zeros(0, np.uint64)
+        return Table(
+            {"address": addresses, "size": addresses, "type": none, "name": none, "module": none}
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The inverse of `to_json`; fields of a newer version are passed over."""
+        known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
+        vcpus = [Vcpu(**{k: v[k] for k in ("id", "tid", "name")}) for v in value.get("vcpus", [])]
+        return cls(**{**known, "vcpus": vcpus})
+
+
+def vcpu_number(name: str) -> int | None:
+    """The vCPU that a thread's name tells, in any VMM's spelling; None where it tells none."""
+    found = _VCPU_NAMES.fullmatch(name)
+    return None if found is None else int(next(filter(None, found.groups())))
