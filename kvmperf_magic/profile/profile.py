@@ -1,0 +1,205 @@
+"""A profile: samples as columns, with their stacks stored once. The only input of every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, MODES, mode_codes
+from kvmperf_magic.profile.groups import group, sums
+from kvmperf_magic.table import Categorical
+
+HOST_CODES = mode_codes(HOST_MODES)
+GUEST_CODES = mode_codes(GUEST_MODES)
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """Frames that stacks are made of: one row a frame."""
+
+    symbol: Categorical
+    dso: Categorical
+    mode: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.mode)
+
+
+@dataclass(frozen=True)
+class Stacks:
+    """Stacks, root first: stack i is `frames[offsets[i] : offsets[i + 1]]`, never empty.
+
+    `offsets` is int64[s + 1], `frames` int32, indices into a `FrameTable`.
+    """
+
+    offsets: NDArray[np.int64]
+    frames: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def leaves(self) -> NDArray[np.int32]:
+        """The leaf frame of every stack."""
+        return self.frames[self.offsets[1:] - 1]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """n samples, in the order of time. Every array has n rows; -1 in `vcpu` is no vCPU.
+
+    `period` is the weight of a sample, `unit` what it counts ("cpu-clock ns", "cycles"). `mode`,
+    `symbol` and `dso` are those of the leaf frame of the sample's stack. `machine` is "host" or
+    the name of a VM.
+    """
+
+    time: NDArray[np.uint64]
+    period: NDArray[np.uint64]
+    mode: NDArray[np.uint8]
+    ip: NDArray[np.uint64]
+    pid: NDArray[np.int32]
+    tid: NDArray[np.int32]
+    cpu: NDArray[np.int32]
+    vcpu: NDArray[np.int32]
+    event: Categorical
+    comm: Categorical
+    symbol: Categorical
+    dso: Categorical
+    machine: Categorical
+    stack: NDArray[np.int32]
+    stacks: Stacks
+    frames: FrameTable
+    unit: str = ""
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    @property
+    def total(self) -> float:
+        """The sum of all periods."""
+        return float(self.period.sum(dtype=np.float64))
+
+    def select(self, rows: Any) -> Profile:
+        """The samples a mask, slice or index array chooses; stacks and frames are shared."""
+        columns: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Categorical):
+                columns[field.name] = value.take(rows)
+            elif isinstance(value, np.ndarray):
+                columns[field.name] = value[rows]
+        return replace(self, **columns)
+
+    def in_modes(self, modes: Iterable[str] | str | None) -> Profile:
+        """The samples whose leaf runs in these modes (`host` and `guest`: all of that side)."""
+        if modes is None:
+            return self
+        wanted = np.zeros(256, dtype=np.bool_)
+        wanted[mode_codes([modes] if isinstance(modes, str) else modes)] = True
+        return self.select(wanted[self.mode])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample in plain Python, for `profile_of`. Frames: (symbol, dso, mode), root first."""
+
+    frames: Sequence[tuple[str, str, str]]
+    period: int = 1
+    time: int = 0
+    comm: str = "comm"
+    pid: int = 1
+    tid: int = 1
+    cpu: int = 0
+    vcpu: int = -1
+    machine: str = "host"
+    event: str = "cpu-clock"
+    ip: int = 0
+
+
+def profile_of(samples: Iterable[Sample], unit: str = "") -> Profile:
+    """A profile of hand-written samples: the small way in, for tests and other sources."""
+    rows = list(samples)
+    stack_numbers: dict[tuple[tuple[str, str, str], ...], int] = {}
+    stack = [stack_numbers.setdefault(tuple(row.frames), len(stack_numbers)) for row in rows]
+    frame_numbers: dict[tuple[str, str, str], int] = {}
+    flat = [
+        frame_numbers.setdefault(frame, len(frame_numbers))
+        for frames in stack_numbers
+        for frame in frames
+    ]
+    frames = FrameTable(
+        categorical([symbol for symbol, _, _ in frame_numbers]),
+        categorical([dso for _, dso, _ in frame_numbers]),
+        np.array([MODES.index(mode) for _, _, mode in frame_numbers], dtype=np.uint8),
+    )
+    lengths = [len(frames) for frames in stack_numbers]
+    stacks = Stacks(
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.array(flat, np.int32)
+    )
+    leaf = stacks.leaves[np.array(stack, np.int64)]
+
+    def ints(name: str, kind: Any) -> NDArray[Any]:
+        return np.array([getattr(row, name) for row in rows], dtype=kind)
+
+    return Profile(
+        time=ints("time", np.uint64),
+        period=ints("period", np.uint64),
+        mode=frames.mode[leaf],
+        ip=ints("ip", np.uint64),
+        pid=ints("pid", np.int32),
+        tid=ints("tid", np.int32),
+        cpu=ints("cpu", np.int32),
+        vcpu=ints("vcpu", np.int32),
+        event=categorical([row.event for row in rows]),
+        comm=categorical([row.comm for row in rows]),
+        symbol=frames.symbol.take(leaf),
+        dso=frames.dso.take(leaf),
+        machine=categorical([row.machine for row in rows]),
+        stack=np.array(stack, np.int32),
+        stacks=stacks,
+        frames=frames,
+        unit=unit,
+    )
+
+
+def categorical(values: Sequence[str]) -> Categorical:
+    """These strings, each stored once."""
+    numbers: dict[str, int] = {}
+    codes = [numbers.setdefault(value, len(numbers)) for value in values]
+    return Categorical(np.array(codes, dtype=np.int32), list(numbers))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The unique (sample group, stack) of a profile and what falls on each."""
+
+    group: NDArray[np.int64]
+    stack: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    samples: NDArray[np.int64]
+
+
+def pairs_of(profile: Profile, ids: NDArray[np.int64], groups: int) -> Pairs:
+    """Sums the samples by (`ids`, stack); `ids` numbers the samples' groups below `groups`."""
+    weight = profile.period.astype(np.float64)
+    stack = profile.stack
+    count = len(profile.stacks)
+    group_of = np.zeros(count, dtype=np.int64)
+    group_of[stack] = ids
+    if groups <= 1 or bool((group_of[stack] == ids).all()):
+        # a stack belongs to one group only, as it does where stacks were keyed by process
+        samples = np.bincount(stack, minlength=count)
+        used = np.flatnonzero(samples)
+        weights = sums(stack, weight, count)
+        return Pairs(group_of[used], used, weights[used], samples[used])
+    found = group(ids * count + stack)
+    return Pairs(
+        ids[found.row],
+        stack[found.row].astype(np.int64),
+        sums(found.ids, weight, len(found)),
+        np.bincount(found.ids, minlength=len(found)),
+    )
