@@ -1,0 +1,187 @@
+"""Answers as people see them: the tables of `profile` with the pictures that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kvmperf_magic.guests.discovery import machines
+from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.profile.show import short_dso
+from kvmperf_magic.profile.tree import KINDS, build_tree
+from kvmperf_magic.table import Categorical, Table
+from kvmperf_widgets.delta import DeltaBars
+from kvmperf_widgets.flame import FlameGraph
+from kvmperf_widgets.timeline import ShareLine, ShareLines
+from kvmperf_widgets.tree import Tree
+
+if TYPE_CHECKING:
+    from kvmperf_magic.profile.diff import Diff
+    from kvmperf_magic.profile.report import Report
+    from kvmperf_magic.recording import Recording
+
+
+_BARS = ("baseline", "other", "delta", "ci_low", "ci_high", "significant", "status")
+
+
+class View:
+    """Several outputs as one result: in a notebook one under the other, else as text."""
+
+    def parts(self) -> Sequence[Any]:
+        """What is shown, in order."""
+        raise NotImplementedError
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        for part in self.parts():
+            display(part)
+
+    def __repr__(self) -> str:
+        return "\n\n".join(repr(part) for part in self.parts())
+
+
+class Lines:
+    """Plain lines of text among pictures."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._text = "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def flamegraph(view: Recording, roots: Any = "auto", title: str = "", **options: Any) -> FlameGraph:
+    """The samples of this view as a flame graph."""
+    profile = view.profile
+    tree = build_tree(profile, roots)
+    picture = Tree(
+        parent=tree.parent,
+        name=tree.name.codes,
+        names=tree.name.categories,
+        self_value=tree.self,
+        kind=tree.mode.astype(np.int32),
+        kinds=list(KINDS),
+        detail=tree.dso.codes,
+        details=[short_dso(dso) for dso in tree.dso.categories],
+    )
+    return FlameGraph(
+        picture,
+        title=title or f"{view.name}: {' and '.join(view.sides)}",
+        unit=profile.unit,
+        subtitle=f"{len(profile):,} samples",
+        **options,
+    )
+
+
+def swing(views: Mapping[str, Recording], symbol: str, buckets: int = 60) -> ShareLines:
+    """The share of one symbol over time, a line a recording, in buckets of one width."""
+    longest = max(view.duration for view in views.values()) or 1.0
+    width = longest / buckets
+    lines = []
+    for name, view in views.items():
+        found = view.timeline(symbol, buckets=max(1, round(view.duration / width))).table
+        room = (0, buckets - len(found))
+        share, low, high = (
+            np.pad(found[column], room, constant_values=np.nan)
+            for column in ("share", "low", "high")
+        )
+        lines.append(ShareLine(name, share.tolist(), low.tolist(), high.tolist()))
+    middles = (np.arange(buckets) + 0.5) * width
+    return ShareLines(middles.tolist(), lines, title=f"{symbol}: share over time (s)")
+
+
+class ReportView(View):
+    """A report and its flame graph. `.table` and `.flamegraph` are the things themselves."""
+
+    def __init__(self, recording: Recording, report: Report) -> None:
+        self.recording = recording
+        self.report = report
+
+    @property
+    def table(self) -> Table:
+        return self.report.table
+
+    @cached_property
+    def flamegraph(self) -> FlameGraph:
+        return flamegraph(self.recording)
+
+    def parts(self) -> Sequence[Any]:
+        warnings = [f"warning: {w}" for w in self.recording.warnings]
+        return [*([Lines(warnings)] if warnings else []), self.flamegraph, self.report]
+
+
+class DiffView(View):
+    """What changed, as delta bars and a table. `.table`, `.bars`, `.swing(symbol)`."""
+
+    def __init__(self, baseline: Recording, other: Recording, diff: Diff) -> None:
+        self.baseline, self.other = baseline, other
+        self.diff = diff
+
+    @property
+    def table(self) -> Table:
+        return self.diff.table
+
+    @cached_property
+    def bars(self) -> DeltaBars:
+        table, keys = self.table, self.diff.keys
+        shown = ("symbol",) if "symbol" in keys else keys
+        labels = zip(*(table[key].tolist() for key in shown), strict=True)
+        return DeltaBars(
+            label=[" ".join(map(str, label)) for label in labels],
+            **{name: table[name].tolist() for name in _BARS},
+            kind=table["mode"].tolist() if "mode" in table else [""] * len(table),
+            names=self.diff.names,
+            subtitle=f"share of {self.other.profile.unit}",
+        )
+
+    def swing(self, symbol: str, **options: Any) -> ShareLines:
+        """The share of one symbol over time on both sides, each from its own start."""
+        sides = zip(self.diff.names, (self.baseline, self.other), strict=True)
+        return swing(dict(sides), symbol, **options)
+
+    def parts(self) -> Sequence[Any]:
+        warnings = {w: None for view in (self.baseline, self.other) for w in view.warnings}
+        said = [Lines([f"warning: {w}" for w in warnings])] if warnings else []
+        return [*said, self.bars, self.diff]
+
+
+class MachineList(View):
+    """The machines of this host, as `%kvm_list` shows them."""
+
+    def __init__(self, found: list[Machine]) -> None:
+        self.machines = found
+
+    @classmethod
+    def found(cls) -> MachineList:
+        return cls(machines())
+
+    @cached_property
+    def table(self) -> Table:
+        """machine vmm pid accel memory (MiB, 0 if not known) vcpus threads notes"""
+        found = self.machines
+
+        def text(values: list[str]) -> Categorical:
+            return Categorical(np.arange(len(values), dtype=np.int32), values)
+
+        def threads(machine: Machine) -> str:
+            return " ".join(f"{v.id}:{v.tid or '?'}" for v in machine.vcpus)
+
+        return Table(
+            {
+                "machine": text([m.name for m in found]),
+                "vmm": text([m.vmm for m in found]),
+                "pid": np.array([m.pid for m in found], dtype=np.int64),
+                "accel": text([m.accel for m in found]),
+                "memory MiB": np.array([(m.memory or 0) >> 20 for m in found], dtype=np.int64),
+                "vcpus": np.array([len(m.vcpus) for m in found], dtype=np.int64),
+                "vcpu:thread": text([threads(m) for m in found]),
+                "notes": text(["; ".join(m.notes) for m in found]),
+            }
+        )
+
+    def parts(self) -> Sequence[Any]:
+        return [self.table]

@@ -1,0 +1,200 @@
+"""The magics' options, spelled as perf spells them, and the keyword arguments they stand for.
+
+Both the magics and the command line are parsed by these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic_arguments import argument, kwds
+
+from kvmperf_magic.errors import QueryError
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+SYMBOL_OPTIONS = (
+    argument("--kallsyms", metavar="FILE", help="host kernel symbols from this kallsyms"),
+    argument("--vmlinux", "-k", metavar="FILE", help="host kernel symbols from this vmlinux"),
+    argument("--symfs", metavar="DIR", help="look for binaries below this folder"),
+    argument(
+        "--guest-kallsyms", "--guestkallsyms", metavar="FILE", help="the guest's /proc/kallsyms"
+    ),
+    argument("--guest-modules", "--guestmodules", metavar="FILE", help="the guest's /proc/modules"),
+    argument("--guest-vmlinux", "--guestvmlinux", metavar="FILE", help="the guest's vmlinux"),
+    argument(
+        "--guest-mount",
+        "--guestmount",
+        metavar="DIR",
+        help="guests' root folders, one below DIR for each VM, named by the VMM's pid",
+    ),
+    argument(
+        "--guest-elf",
+        metavar="[VM=]FILE",
+        action="append",
+        help="the program that a guest runs; VM= says which guest's, may be given again",
+    ),
+    argument(
+        "--guest-symbols", choices=["host"], help="host: the guests run the host's kernel image"
+    ),
+)
+
+RECORD_OPTIONS = (
+    argument("--guest", action="store_true", help="record guests (what is done by default)"),
+    argument("--host", action="store_true", help="record the host; with --guest, both"),
+    argument(
+        "-e",
+        "--event",
+        dest="events",
+        action="append",
+        metavar="EVENT",
+        help="as perf names them: cycles, cpu-clock, cache-misses:G, r01c2, cpu/event=0x3c/, "
+        "kvm:kvm_exit; may be given again (default: cycles, where there is none cpu-clock)",
+    ),
+    argument("-F", "--freq", dest="frequency", type=int, metavar="HZ", help="default: 4000"),
+    argument("-c", "--count", dest="period", type=int, metavar="N", help="a sample every N events"),
+    argument("-a", "--all-cpus", action="store_true", help="the whole machine (the default)"),
+    argument("-C", "--cpu", dest="cpus", metavar="LIST", help="only these CPUs, as 0,2-5"),
+    argument("-p", "--pid", metavar="LIST", help="only these processes and their children"),
+    argument("-t", "--tid", metavar="LIST", help="only these threads"),
+    argument("--vm", action="append", metavar="NAME|PID", help="only this VM; may be given again"),
+    argument("-m", "--mmap-pages", type=int, default=128, metavar="N", help="ring size in pages"),
+)
+
+MODES_OPTION = argument(
+    "--modes",
+    metavar="LIST",
+    help="host, guest, or of host-kernel,host-user,hypervisor,guest-kernel,guest-user",
+)
+
+FILTER_OPTIONS = (
+    MODES_OPTION,
+    argument("--comm", "--comms", metavar="REGEX", help="only these commands"),
+    argument("--dso", "--dsos", metavar="REGEX", help="only these DSOs"),
+    argument("-S", "--symbol", "--symbols", metavar="REGEX", help="only these symbols"),
+    argument("--vm", metavar="NAME|PID", help="only the guest code of this VM"),
+    argument("-C", "--cpu", metavar="LIST", help="only these CPUs"),
+    argument("--pid", metavar="LIST", help="only these processes"),
+    argument("--tid", metavar="LIST", help="only these threads"),
+    argument("--vcpu", metavar="LIST", help="only these vCPUs"),
+    argument("--time", metavar="FROM,UNTIL", help="seconds since the start; one may be left out"),
+    argument("-e", "--event", metavar="EVENT", help="the event to show, of several"),
+)
+
+
+def options(*groups: Callable[..., Any] | tuple[Any, ...]) -> Decorator:
+    """One decorator out of many `argument`s, shown in the order they are given."""
+    # a help text keeps its lines: examples one a line
+    flat = [kwds(formatter_class=argparse.RawDescriptionHelpFormatter)]
+    flat += [one for group in groups for one in (group if isinstance(group, tuple) else (group,))]
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for one in reversed(flat):
+            function = one(function)
+        return function
+
+    return decorate
+
+
+def split_command(line: str) -> tuple[str, list[str] | None]:
+    """The options of a line and what stands behind a lone `--`, None where there is none."""
+    words = line.split()
+    if "--" not in words:
+        return line, None
+    head, _, tail = f" {line} ".partition(" -- ")
+    try:
+        return head.strip(), shlex.split(tail)
+    except ValueError as error:
+        raise UsageError(f"behind --: {error}") from None
+
+
+def numbers(text: str) -> list[int]:
+    """`0,2-5` -> [0, 2, 3, 4, 5]."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise QueryError(f"{text!r} is no list of numbers", "as 0,2-5")
+        found.extend(range(int(first), int(last if dash else first) + 1))
+    return found
+
+
+def symbol_arguments(given: argparse.Namespace) -> dict[str, Any]:
+    """The symbol options that were given."""
+    found = {
+        name: getattr(given, name)
+        for name in (
+            "kallsyms",
+            "vmlinux",
+            "symfs",
+            "guest_kallsyms",
+            "guest_modules",
+            "guest_vmlinux",
+            "guest_mount",
+            "guest_symbols",
+        )
+        if getattr(given, name)
+    }
+    if given.guest_elf:
+        plain = [one for one in given.guest_elf if "=" not in one]
+        if plain:
+            if len(given.guest_elf) > 1:
+                raise QueryError(
+                    "several --guest-elf, and one names no VM", "as --guest-elf VM=FILE"
+                )
+            found["guest_elf"] = plain[0]
+        else:
+            found["guest_elf"] = dict(one.split("=", 1) for one in given.guest_elf)
+    return found
+
+
+def record_arguments(given: argparse.Namespace) -> dict[str, Any]:
+    """What record() and top() both take."""
+    found: dict[str, Any] = {
+        "guest": True if given.guest else None,
+        "host": True if given.host else None,
+        "events": given.events,
+        "frequency": given.frequency,
+        "period": given.period,
+        "mmap_pages": given.mmap_pages,
+        **symbol_arguments(given),
+    }
+    for name in ("cpus", "pid", "tid"):
+        text = getattr(given, name)
+        found[name] = numbers(text) if text else None
+    found["vm"] = given.vm
+    if given.all_cpus and (found["pid"] or found["tid"] or found["vm"]):
+        raise QueryError("--all-cpus and a target exclude each other", "leave one of them out")
+    return found
+
+
+def filter_arguments(given: argparse.Namespace) -> dict[str, Any]:
+    """What Recording.filter() takes; `modes` and the event are the answer's own affair."""
+    found: dict[str, Any] = {
+        "comm": given.comm,
+        "dso": given.dso,
+        "symbol": given.symbol,
+        "vm": given.vm,
+    }
+    for name, text in (
+        ("cpu", given.cpu),
+        ("pid", given.pid),
+        ("tid", given.tid),
+        ("vcpu", given.vcpu),
+    ):
+        found[name] = numbers(text) if text else None
+    if given.time:
+        start, _, end = given.time.partition(",")
+        try:
+            found["time"] = tuple(float(at) if at.strip() else None for at in (start, end))
+        except ValueError:
+            raise QueryError(f"--time {given.time}: not FROM,UNTIL in seconds") from None
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def modes_argument(given: argparse.Namespace) -> list[str] | None:
+    return given.modes.split(",") if given.modes else None

@@ -1,0 +1,86 @@
+"""Which samples satisfy a filter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvmperf_magic.decoding import Decoded
+from kvmperf_magic.errors import QueryError
+from kvmperf_magic.modes import mode_codes
+
+
+def select(
+    decoded: Decoded,
+    path: str,
+    *,
+    modes: str | Iterable[str] | None,
+    numbers: Mapping[str, int | Sequence[int] | None],
+    patterns: Mapping[str, str | None],
+    vm: str | int | Sequence[str | int] | None,
+    time: tuple[float | None, float | None] | None,
+    event: str | Sequence[str] | None,
+) -> NDArray[np.bool_]:
+    """The samples of `decoded` for which all that is not None holds, as a mask.
+
+    `numbers` and `patterns` are by column. QueryError, which names `path`, for what is not there.
+    """
+    whole = decoded.profile
+    mask = np.ones(len(whole), np.bool_)
+    if modes is not None:
+        mask &= np.isin(whole.mode, mode_codes([modes] if isinstance(modes, str) else modes))
+    for name, wanted in numbers.items():
+        if wanted is not None:
+            mask &= np.isin(getattr(whole, name), np.atleast_1d(np.asarray(wanted)))
+    if vm is not None:
+        mask &= _of_vms(decoded, path, [vm] if isinstance(vm, str | int) else vm)
+    if event is not None:
+        mask &= whole.event.where(_known(event, whole.event.categories, "event"))
+    for name, pattern in patterns.items():
+        if pattern is not None:
+            mask &= getattr(whole, name).where(_regex(pattern).search)
+    if time is not None:
+        start = int(whole.time[0]) if len(whole) else 0
+        for bound, is_end in zip(time, (False, True), strict=True):
+            if bound is None:
+                continue
+            at = start + round(bound * 1e9) if isinstance(bound, float) else bound
+            mask &= (whole.time < at) if is_end else (whole.time >= at)
+    return mask
+
+
+def _of_vms(decoded: Decoded, path: str, wanted: Sequence[str | int]) -> NDArray[np.bool_]:
+    """Samples in the guest code of these VMs."""
+    mask = np.zeros(len(decoded.machine_pid), np.bool_)
+    machine = decoded.profile.machine
+    for one in wanted:
+        text = str(one)
+        here = machine.where(text.__eq__) & (decoded.machine_pid != 0)
+        if text.isdecimal():
+            here |= decoded.machine_pid == int(text)
+        if not here.any():
+            names = [name for name in machine.categories if name != "host"]
+            raise QueryError(
+                f"no guest samples of a VM {text!r} in {path}",
+                f"VMs there: {', '.join(names) or 'none'}",
+            )
+        mask |= here
+    return mask
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise QueryError(f"{pattern!r} is no regular expression: {error}") from None
+
+
+def _known(wanted: str | Sequence[str], names: Sequence[str], what: str) -> Callable[[str], object]:
+    chosen = {wanted} if isinstance(wanted, str) else set(wanted)
+    for one in chosen:
+        if one not in names:
+            raise QueryError(f"no {what} {one!r}", f"there are: {', '.join(names)}")
+    return chosen.__contains__

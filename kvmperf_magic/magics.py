@@ -1,0 +1,263 @@
+"""The magics: read a line, call the Python face, hand back what it gives. No logic lives here."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import (
+    Magics,
+    line_cell_magic,
+    line_magic,
+    magics_class,
+    output_can_be_silenced,
+)
+from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+
+from kvmperf_magic import arguments as args
+from kvmperf_magic.errors import KvmperfError
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from kvmperf_magic.answers import DiffView, MachineList, ReportView
+    from kvmperf_magic.live import Top
+    from kvmperf_magic.recording import Recording
+
+
+def readable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Our errors as the one readable line of a UsageError, and the final `;` as silence."""
+
+    @functools.wraps(function)
+    def run(self: KvmMagics, line: str, *cell: str | None) -> Any:
+        try:
+            return function(self, line.rstrip().rstrip(";"), *cell)
+        except KvmperfError as error:
+            raise UsageError(str(error)) from None
+
+    return output_can_be_silenced(run)
+
+
+@magics_class
+class KvmMagics(Magics):
+    """%kvm_list %kvm_record %kvm_top %kvm_report %kvm_diff"""
+
+    @readable
+    @line_magic
+    def kvm_list(self, line: str) -> MachineList:
+        """The VMs on this host, their vCPU threads, what can be sampled, and what is in the way.
+
+        %kvm_list
+        """
+        from kvmperf_magic.answers import MachineList
+
+        if line.strip():
+            raise UsageError("%kvm_list takes no arguments")
+        return MachineList.found()
+
+    @readable
+    @line_cell_magic
+    @magic_arguments()
+    @args.options(
+        args.RECORD_OPTIONS,
+        argument("-g", dest="callchain", action="store_true", help="host stacks, by frame pointer"),
+        argument(
+            "--user-stack", type=int, default=0, metavar="BYTES", help="copy of the user stack"
+        ),
+        argument("-o", "--output", metavar="FILE", help="perf.data.guest, .host or .kvm (both)"),
+        argument("--duration", type=float, metavar="SECONDS", help="default: until Ctrl-C"),
+        argument("-q", "--quiet", action="store_true", help="no progress, no notices"),
+        args.SYMBOL_OPTIONS,
+    )
+    def kvm_record(self, line: str, cell: str | None = None) -> Recording:
+        """Sample guests, the host or both, into a perf.data; gives the recording.
+
+        %kvm_record --guest --duration 10      all guests, 10 seconds -> perf.data.guest
+        %kvm_record --host -g --duration 10    the host with call stacks -> perf.data.host
+        %kvm_record --vm web1 -F 1000          one VM until Ctrl-C, which keeps the data
+        %kvm_record --host -- make -j2         a command, as long as it runs
+        %%kvm_record --guest                   while this cell's code runs
+        """
+        from kvmperf_magic.recorder import Recorder
+
+        line, command = args.split_command(line)
+        given = parse_argstring(self.kvm_record, line)
+        if cell is not None and (command or given.duration):
+            raise UsageError("a cell is recorded as long as it runs: no --duration, no command")
+        say = (lambda _: None) if given.quiet else print
+        recorder = Recorder(
+            given.output,
+            say,
+            command=command,
+            system_wide=given.all_cpus,
+            callchain=given.callchain,
+            user_stack=given.user_stack,
+            **args.record_arguments(given),
+        )
+        with recorder:
+            if cell is None:
+                recorder.wait(given.duration, progress=not given.quiet)
+            else:
+                assert self.shell is not None
+                self.shell.run_cell(cell)
+        return recorder.recording
+
+    @readable
+    @line_magic
+    @magic_arguments()
+    @args.options(
+        args.RECORD_OPTIONS,
+        argument("-d", "--delay", type=float, default=1.0, metavar="SECONDS", help="refresh"),
+        argument("--window", type=float, default=2.0, metavar="SECONDS", help="what a view covers"),
+        argument("-s", "--sort", metavar="KEY", help="overhead, symbol, dso, mode or machine"),
+        args.MODES_OPTION,
+        argument("-E", "--entries", type=int, default=20, metavar="N", help="rows to show"),
+        argument("--duration", type=float, metavar="SECONDS", help="default: until stopped"),
+        args.SYMBOL_OPTIONS,
+    )
+    def kvm_top(self, line: str) -> Top:
+        """What guests and host do now. Other cells can run meanwhile; `.stop()` or the button ends.
+
+        %kvm_top                        both sides, all VMs
+        %kvm_top --guest -F 1000        guests only
+        t = %kvm_top                    t.pause(), t.resume(), t.stop(), t.snapshot("perf.data.now")
+        """
+        from kvmperf_magic.live import top
+
+        given = parse_argstring(self.kvm_top, line)
+        return top(
+            delay=given.delay,
+            window=given.window,
+            sort=given.sort or "overhead",
+            modes=args.modes_argument(given),
+            entries=given.entries,
+            duration=given.duration,
+            say=print,
+            **args.record_arguments(given),
+        )
+
+    @readable
+    @line_magic
+    @magic_arguments()
+    @args.options(
+        argument("recording", nargs="?", help="a file, or a variable that holds a recording"),
+        argument("-i", "--input", metavar="FILE", help="the same, as perf spells it"),
+        argument(
+            "-s",
+            "--sort",
+            metavar="KEYS",
+            default="comm,dso,symbol",
+            help="of comm,pid,tid,cpu,dso,symbol,mode,machine,vcpu,event (default: %(default)s)",
+        ),
+        argument("--no-children", action="store_true", help="sort by self, not with children"),
+        argument("--percent-limit", type=float, default=0.0, metavar="PERCENT", help="hide below"),
+        args.FILTER_OPTIONS,
+        args.SYMBOL_OPTIONS,
+    )
+    def kvm_report(self, line: str) -> ReportView:
+        """What the time went to: a table and a flame graph.
+
+        %kvm_report                             the newest recording of this folder
+        %kvm_report perf.data.guest
+        %kvm_report rec --modes guest --sort symbol
+        p = %kvm_report perf.data.guest         p.table, p.flamegraph.search("lock")
+        """
+        given = parse_argstring(self.kvm_report, line)
+        recording = self._recording(given.recording or given.input, args.symbol_arguments(given))
+        return recording.filter(**args.filter_arguments(given)).report(
+            sort=given.sort,
+            modes=args.modes_argument(given),
+            event=given.event,
+            order="self" if given.no_children else "children",
+            percent_limit=given.percent_limit,
+        )
+
+    @readable
+    @line_magic
+    @magic_arguments()
+    @args.options(
+        argument("baseline", nargs="?", help="file or variable (default: perf.data.host)"),
+        argument("other", nargs="?", help="file or variable (default: perf.data.guest)"),
+        argument(
+            "-s",
+            "--sort",
+            metavar="KEYS",
+            default="auto",
+            help="what is paired: symbol, dso,symbol ...",
+        ),
+        argument(
+            "-c",
+            "--compute",
+            default="delta-abs",
+            metavar="HOW",
+            help="delta, delta-abs, ratio or wdiff:W1,W2 (default: %(default)s)",
+        ),
+        argument(
+            "--total",
+            choices=["all", "kernel", "mode"],
+            default="all",
+            help="what 100%% of a side is (default: %(default)s)",
+        ),
+        argument("--confidence", type=float, default=0.95, help="of the intervals (%(default)s)"),
+        args.FILTER_OPTIONS,
+        args.SYMBOL_OPTIONS,
+    )
+    def kvm_diff(self, line: str) -> DiffView:
+        """Host against guest, or before against after: delta bars and a table, with confidence.
+
+        %kvm_diff                          perf.data.host -> perf.data.guest
+        %kvm_diff before.data after.data   any two
+        %kvm_diff perf.data.kvm            the host side of one recording against its guest side
+        """
+        from kvmperf_magic.comparison import diff
+
+        given = parse_argstring(self.kvm_diff, line)
+        symbols = args.symbol_arguments(given)
+        sides = [
+            None if one is None else self._recording(one, symbols)
+            for one in (given.baseline, given.other)
+        ]
+        return diff(
+            *sides,
+            modes=args.modes_argument(given),
+            event=given.event,
+            filters=args.filter_arguments(given),
+            symbol_options=symbols,
+            pair=given.sort,
+            compute=given.compute,
+            total=given.total,
+            confidence=given.confidence,
+        )
+
+    def _recording(self, name: str | None, symbols: dict[str, Any]) -> Recording:
+        """The recording of a variable or a file."""
+        from kvmperf_magic.recording import Recording, newest, open_recording
+
+        assert self.shell is not None
+        held = self.shell.user_ns.get(name) if name else None
+        return held if isinstance(held, Recording) else open_recording(name or newest(), **symbols)
+
+
+def load(shell: InteractiveShell) -> None:
+    """Register the magics and what completes their lines."""
+    from kvmperf_magic import completion
+
+    shell.register_magics(KvmMagics)
+    completion.load(shell, KvmMagics)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Undo `load()`; live views stop."""
+    import sys
+
+    from kvmperf_magic import completion
+
+    if live := sys.modules.get("kvmperf_magic.live"):
+        live.stop_all()
+    completion.unload(shell)
+    for kind in ("line", "cell"):
+        for name in KvmMagics.magics[kind]:
+            shell.magics_manager.magics[kind].pop(name, None)
+    shell.magics_manager.registry.pop(KvmMagics.__name__, None)

@@ -1,0 +1,270 @@
+"""record(): plan what to sample, run the recording process, open what it wrote."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from kvmperf_magic.errors import NoKvmError, NotPermittedError, TargetError
+from kvmperf_magic.frontend import in_notebook
+from kvmperf_magic.guests.discovery import find_vm, machines
+from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.recording import DEFAULT_OUTPUTS, Recording, open_recording
+from kvmperf_magic.sampler.options import SamplerOptions
+from kvmperf_magic.sampler.process import SamplerProcess
+from kvmperf_magic.symbols.options import SymbolOptions
+
+DEFAULT_FREQUENCY = 4000  # perf record's
+
+
+def say_on_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def plan(
+    *,
+    guest: bool | None = None,
+    host: bool | None = None,
+    events: str | Sequence[str] | None = None,
+    frequency: int | None = None,
+    period: int | None = None,
+    command: Sequence[str] | None = None,
+    pid: int | Sequence[int] | None = None,
+    tid: int | Sequence[int] | None = None,
+    vm: str | int | Sequence[str | int] | None = None,
+    cpus: Sequence[int] | None = None,
+    system_wide: bool = False,
+    callchain: bool = False,
+    user_stack: int = 0,
+    mmap_pages: int = 128,
+    say: Callable[[str], None] = say_on_stderr,
+) -> SamplerOptions:
+    """The sampler's options for these wishes: sides, VMs and defaults settled."""
+    guest = not host if guest is None else guest
+    host = not guest if host is None else host
+    if not (guest or host):
+        raise TargetError("neither host nor guest is to be recorded", "say --guest or --host")
+    found = machines()
+    vms = [m for m in found if m.kind == "guest"]
+    if guest and not Path("/dev/kvm").exists() and not vms:
+        if not host:
+            raise NoKvmError(
+                "no /dev/kvm here, so there is no guest to record",
+                "modprobe kvm_intel or kvm_amd, or record the host with --host",
+            )
+        say("no /dev/kvm here: only host samples will come")
+    elif guest and not any(m.accel == "kvm" for m in vms):
+        said = "no VM runs under KVM now: guest samples will come only from VMs that start"
+        if any(m.accel == "tcg" for m in vms):
+            said += " (guests under TCG run as user code of their QEMU)"
+        say(said)
+    pids = _numbers(pid)
+    if vm is not None:
+        wanted = [vm] if isinstance(vm, str | int) else list(vm)
+        vms = [find_vm(one, found) for one in wanted]
+        pids += [m.pid for m in vms]
+        found = [*(m for m in found if m.kind == "host"), *vms]
+    return SamplerOptions(
+        events=[events] if isinstance(events, str) else list(events or ["cycles"]),
+        frequency=None if period else frequency or DEFAULT_FREQUENCY,
+        period=period,
+        callchain=callchain or user_stack > 0,
+        user_stack=user_stack,
+        cpus=None if cpus is None else list(cpus),
+        pids=pids,
+        tids=_numbers(tid),
+        command=None if command is None else list(command),
+        # a guest's code does not run in the command: it only says how long to look
+        system_wide=system_wide or guest,
+        mmap_pages=mmap_pages,
+        host=host,
+        guest=guest,
+        machines=[m.to_json() for m in found],
+        cmdline=list(sys.argv) or ["python"],
+    )
+
+
+def start_sampler(options: SamplerOptions, say: Callable[[str], None]) -> SamplerProcess:
+    """The recording process, started; without the right to the whole machine, on what is ours."""
+    named = options.pids or options.tids or (options.command and not options.system_wide)
+    try:
+        return SamplerProcess.start(options)
+    except NotPermittedError as refused:
+        if named:
+            raise
+        own = _own_processes(options)
+        if not own:
+            raise
+        say(
+            f"{refused.message}: recording only your own {len(own)} processes, in user mode"
+            + (f"; for the whole machine: {refused.hint}" if refused.hint else "")
+        )
+        return SamplerProcess.start(replace(options, pids=own, user_only=True, cpus=None))
+
+
+def _own_processes(options: SamplerOptions) -> list[int]:
+    """What an ordinary user may sample: the VMs they run, or for the host all they run."""
+    if options.guest and not options.host:
+        vms = (Machine.from_json(m) for m in options.machines)
+        return [m.pid for m in vms if m.kind == "guest" and _is_mine(Path("/proc") / str(m.pid))]
+    processes = [p for p in Path("/proc").iterdir() if p.name.isdecimal() and _is_mine(p)]
+    return [int(p.name) for p in processes]
+
+
+def _is_mine(process: Path) -> bool:
+    try:
+        return process.stat().st_uid == os.geteuid() and (process / "maps").read_bytes() != b""
+    except OSError:
+        return False
+
+
+def _numbers(value: int | Iterable[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, int) else list(value)
+
+
+class Recorder:
+    """A recording under way: the `with` block is what is recorded, `.recording` what came.
+
+    Options are those of `record()`; `say` gets each notice as one line.
+    """
+
+    def __init__(
+        self,
+        output: str | Path | None = None,
+        say: Callable[[str], None] = say_on_stderr,
+        **wishes: Any,
+    ) -> None:
+        plan_names = plan.__kwdefaults__ or {}
+        symbols = {name: wishes.pop(name) for name in list(wishes) if name not in plan_names}
+        SymbolOptions.of(symbols)  # a wrong option is said before anything is recorded
+        self._symbols = symbols
+        self._say = say
+        options = plan(say=say, **wishes)
+        path = Path(output or DEFAULT_OUTPUTS[options.guest, options.host]).absolute()
+        self._options = replace(options, output=str(path))
+        self._process: SamplerProcess | None = None
+        self._opened: Recording | None = None
+
+    def __enter__(self) -> Self:
+        self._process = start_sampler(self._options, self._say)
+        for message in self._process.messages:
+            self._say(message)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._process is not None
+        self._process.stop()
+
+    @property
+    def process(self) -> SamplerProcess:
+        assert self._process is not None
+        return self._process
+
+    @property
+    def recording(self) -> Recording:
+        """What was recorded, opened once."""
+        if self._opened is None:
+            assert self._options.output is not None
+            self._opened = open_recording(self._options.output, **self._symbols)
+            if self._opened.lost.complete < 1 or self._opened.lost.throttled:
+                self._say(f"recording: {self._opened.lost}")
+        return self._opened
+
+    def wait(self, duration: float | None, progress: bool = True) -> None:
+        """Until `duration` seconds are over, the command ended, or Ctrl-C, which keeps the data."""
+        from tqdm import tqdm  # as text: of a widget a saved notebook keeps an error message
+
+        started = time.monotonic()
+        bar = tqdm(
+            total=duration,
+            desc=f"recording {Path(self._options.output or '').name}",
+            unit="s",
+            disable=not progress,
+            # a notebook paints stderr red; a script's stdout is its own
+            file=sys.stdout if in_notebook() else sys.stderr,
+            bar_format="{desc}: {n:.0f} s {bar:20}{postfix}"
+            if duration
+            else "{desc}: {n:.0f} s{postfix}",
+        )
+        try:
+            with bar:
+                while True:
+                    elapsed = time.monotonic() - started
+                    left = 0.2 if duration is None else min(0.2, duration - elapsed)
+                    ended = left <= 0 or not self.process.running(timeout=left)
+                    stats = self.process.stats()
+                    bar.n = min(elapsed, duration or elapsed)
+                    bar.set_postfix_str(f"{stats.bytes / 1e6:.1f} MB, {stats.lost:,} lost")
+                    if ended:
+                        break
+        except KeyboardInterrupt:
+            self._say("interrupted: what was recorded until now is kept")
+
+
+def record(
+    guest: bool | None = None,
+    host: bool | None = None,
+    events: str | Sequence[str] | None = None,
+    frequency: int | None = None,
+    period: int | None = None,
+    duration: float | None = None,
+    command: Sequence[str] | None = None,
+    pid: int | Sequence[int] | None = None,
+    tid: int | Sequence[int] | None = None,
+    vm: str | int | Sequence[str | int] | None = None,
+    cpus: Sequence[int] | None = None,
+    system_wide: bool = False,
+    callchain: bool = False,
+    user_stack: int = 0,
+    output: str | Path | None = None,
+    mmap_pages: int = 128,
+    progress: bool = True,
+    say: Callable[[str], None] = say_on_stderr,
+    **symbol_options: Any,
+) -> Recording:
+    """Sample guests (the default), the host, or both; give the recording, opened.
+
+    Without a target (`pid`, `tid`, `vm`) the whole machine, or `cpus` of it. A `command` is the
+    target of a host recording unless `system_wide`; a guest recording takes as long as it runs.
+    `frequency` in Hz (4000 as perf's, unless `period` is given); `duration` in seconds, without
+    one until the command ends or Ctrl-C. `output` is perf.data.guest, perf.data.host or
+    perf.data.kvm (both sides) unless named; a file of that name becomes `.old`. `callchain`
+    records host stacks by frame pointers, `user_stack` that many bytes of the user stack.
+
+    Raises NotPermittedError, NoPmuError, EventError, TargetError, NoKvmError, SamplerError.
+    """
+    recorder = Recorder(
+        output,
+        say,
+        guest=guest,
+        host=host,
+        events=events,
+        frequency=frequency,
+        period=period,
+        command=command,
+        pid=pid,
+        tid=tid,
+        vm=vm,
+        cpus=cpus,
+        system_wide=system_wide,
+        callchain=callchain,
+        user_stack=user_stack,
+        mmap_pages=mmap_pages,
+        **symbol_options,
+    )
+    with recorder:
+        recorder.wait(duration, progress)
+    return recorder.recording

@@ -1,0 +1,326 @@
+"""Recording: one perf.data opened for analysis, and the views that `filter()` gives of it.
+
+Opening reads the file's columns; names are worked out when first asked for, once for all views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvmperf_magic.callchains import Callchains
+from kvmperf_magic.errors import FileError
+from kvmperf_magic.filters import select
+from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.lost import Lost
+from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, MODES
+from kvmperf_magic.perfdata.abi import AttrFlag, RecordType
+from kvmperf_magic.perfdata.reader import Header, read
+from kvmperf_magic.source import Source
+from kvmperf_magic.symbols.options import SymbolOptions
+from kvmperf_magic.table import Categorical, Table
+
+# where a recording of (guest, host) goes when nobody says
+DEFAULT_OUTPUTS = {
+    (True, False): "perf.data.guest",
+    (False, True): "perf.data.host",
+    (True, True): "perf.data.kvm",
+}
+
+if TYPE_CHECKING:
+    from kvmperf_magic.answers import ReportView
+    from kvmperf_magic.profile.profile import Profile
+    from kvmperf_magic.profile.timeline import Timeline
+    from kvmperf_widgets.flame import FlameGraph
+
+
+def open_recording(path: str | Path, **symbol_options: Any) -> Recording:
+    """Open a perf.data, perf's or ours.
+
+    Symbol options: `kallsyms`, `vmlinux`, `symfs`, `guest_kallsyms`, `guest_modules`,
+    `guest_vmlinux`, `guest_mount`, `guest_elf` (a path, or {VM name or pid: path}),
+    `guest_symbols="host"`. Raises FileError for what is no perf.data; a damaged file opens up
+    to the damage, which `.lost` then tells.
+    """
+    return Recording(Source(read(path), SymbolOptions.of(symbol_options)))
+
+
+def newest() -> Path:
+    """The newest recording of this folder: what a report is of when nothing is named."""
+    found = [Path(name) for name in DEFAULT_OUTPUTS.values() if Path(name).exists()]
+    found += [Path("perf.data")] if Path("perf.data").exists() else []
+    if not found:
+        raise FileError("perf.data*", "no recording in this folder", hint="%kvm_record makes one")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+class Recording:
+    """One perf.data opened for analysis. `filter()` gives a view; nothing is decoded again."""
+
+    def __init__(self, source: Source, mask: NDArray[np.bool_] | None = None) -> None:
+        self._source = source
+        self._mask = mask
+
+    @property
+    def path(self) -> str:
+        return self._source.file.path
+
+    @property
+    def name(self) -> str:
+        """The file's name, for titles."""
+        return Path(self.path).name
+
+    @property
+    def header(self) -> Header:
+        """Who recorded it where: hostname, os_release, arch, cpudesc, nrcpus, cmdline ..."""
+        return self._source.file.header
+
+    @property
+    def machines(self) -> list[Machine]:
+        """The machines the recorder found, where it wrote them down."""
+        return self._source.machines
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """`host`, `guest` or both: what was asked to be recorded."""
+        return self._source.sides
+
+    @property
+    def warnings(self) -> list[str]:
+        """What stood in the way of naming addresses, one line each."""
+        _ = self.profile
+        return self._source.symbolizer.warnings
+
+    @property
+    def symbols(self) -> Table:
+        """Where the names of each DSO came from."""
+        _ = self.profile
+        return self._source.symbolizer.sources
+
+    @cached_property
+    def profile(self) -> Profile:
+        """The samples of this view with their names: what every answer is computed from."""
+        whole = self._source.decoded.profile
+        return whole if self._mask is None else whole.select(self._mask)
+
+    @cached_property
+    def events(self) -> Table:
+        """One row an event: name type config period frequency exclude_host exclude_guest samples
+        periods (their sum)."""
+        events, samples = self._source.file.events, self._source.file.samples
+        index, period = samples.event, samples.period
+        if self._mask is not None:
+            index, period = index[self._mask], period[self._mask]
+        attrs = [event.attr for event in events]
+        return Table(
+            {
+                "name": _strings([event.name for event in events]),
+                "type": np.array([a.type for a in attrs], dtype=np.uint32),
+                "config": np.array([a.config for a in attrs], dtype=np.uint64),
+                "period": np.array([0 if a.freq else a.sample_period for a in attrs], np.uint64),
+                "frequency": np.array([a.sample_period if a.freq else 0 for a in attrs], np.uint64),
+                "exclude_host": np.array([a.has(AttrFlag.EXCLUDE_HOST) for a in attrs], np.bool_),
+                "exclude_guest": np.array([a.has(AttrFlag.EXCLUDE_GUEST) for a in attrs], np.bool_),
+                "samples": np.bincount(index, minlength=len(events)),
+                "periods": np.bincount(index, period, len(events)).astype(np.uint64),
+            }
+        )
+
+    @cached_property
+    def lost(self) -> Lost:
+        """Records lost, events throttled, bytes damaged: how complete the whole file is."""
+        file = self._source.file
+        lost = file.sideband.lost
+        count, kind = lost["lost"], lost["kind"]
+        told = int(count[kind == RecordType.LOST].sum())
+        # our recorder asks the counters at the end: of a last loss the kernel writes no record
+        counted = int(file.kvmperf.get("progress", {}).get("lost", 0))
+        return Lost(
+            records=max(told, counted),
+            samples=int(count[kind == RecordType.LOST_SAMPLES].sum()),
+            throttled=file.counts.get(RecordType.THROTTLE, 0),
+            damage=file.damage,
+            received=len(file.samples),
+        )
+
+    @cached_property
+    def samples(self) -> Table:
+        """One row a sample: time (ns) event cpu pid tid comm period mode ip symbol dso machine
+        vcpu (-1 where none)."""
+        p = self.profile
+        return Table(
+            {
+                "time": p.time,
+                "event": p.event,
+                "cpu": p.cpu,
+                "pid": p.pid,
+                "tid": p.tid,
+                "comm": p.comm,
+                "period": p.period,
+                "mode": Categorical(p.mode.astype(np.int32), list(MODES)),
+                "ip": p.ip,
+                "symbol": p.symbol,
+                "dso": p.dso,
+                "machine": p.machine,
+                "vcpu": p.vcpu,
+            }
+        )
+
+    @cached_property
+    def callchains(self) -> Callchains:
+        """The frames of every sample, leaf first, each with its own mode and name."""
+        decoded, profile = self._source.decoded, self.profile
+        return Callchains.of(profile, decoded.frame_ip, decoded.frame_mode)
+
+    def filter(
+        self,
+        *,
+        modes: str | Iterable[str] | None = None,
+        pid: int | Sequence[int] | None = None,
+        tid: int | Sequence[int] | None = None,
+        cpu: int | Sequence[int] | None = None,
+        vm: str | int | Sequence[str | int] | None = None,
+        vcpu: int | Sequence[int] | None = None,
+        comm: str | None = None,
+        time: tuple[float | None, float | None] | None = None,
+        event: str | Sequence[str] | None = None,
+        symbol: str | None = None,
+        dso: str | None = None,
+    ) -> Recording:
+        """The samples that satisfy all that is given.
+
+        `modes`: names, `host` or `guest`; `vm`: name or pid; `time`: (from, until), as int the
+        samples' own nanoseconds, as float seconds since the first sample of the file; `comm`,
+        `symbol`, `dso`: regular expressions searched for. Raises QueryError for what cannot be.
+        """
+        mask = select(
+            self._source.decoded,
+            self.path,
+            modes=modes,
+            numbers={"pid": pid, "tid": tid, "cpu": cpu, "vcpu": vcpu},
+            patterns={"comm": comm, "symbol": symbol, "dso": dso},
+            vm=vm,
+            time=time,
+            event=event,
+        )
+        return Recording(self._source, mask if self._mask is None else mask & self._mask)
+
+    def answerable(
+        self, modes: str | Iterable[str] | None = None, event: str | None = None
+    ) -> Recording:
+        """This view as an answer takes it: the modes that were to be recorded, and one event,
+        the first with samples, because periods of different events cannot be added."""
+        view = self
+        if modes is None and self.sides != ("host", "guest"):
+            modes = [
+                m for side in self.sides for m in (HOST_MODES if side == "host" else GUEST_MODES)
+            ]
+        if modes is not None:
+            view = view.filter(modes=modes)
+        counts = self.events["samples"]
+        if event is None and np.count_nonzero(counts) > 1:
+            event = str(self.events["name"][np.flatnonzero(counts)[0]])
+        return view if event is None else view.filter(event=event)
+
+    def report(
+        self,
+        sort: Sequence[str] | str = ("comm", "dso", "symbol"),
+        modes: str | Iterable[str] | None = None,
+        event: str | None = None,
+        **options: Any,
+    ) -> ReportView:
+        """Overhead by any of comm pid tid cpu dso symbol mode machine vcpu event, self and with
+        children; `options` are those of `profile.report.report`. Displays with a flame graph."""
+        from kvmperf_magic.answers import ReportView
+        from kvmperf_magic.profile.report import report
+
+        keys = tuple(k.strip() for k in sort.split(",")) if isinstance(sort, str) else tuple(sort)
+        view = self.answerable(modes, event)
+        return ReportView(view, report(view.profile, sort=keys, **options))
+
+    def flamegraph(
+        self,
+        modes: str | Iterable[str] | None = None,
+        event: str | None = None,
+        **options: Any,
+    ) -> FlameGraph:
+        """The call tree as a picture: guests as VM -> vCPU -> [guest kernel] -> frames."""
+        from kvmperf_magic.answers import flamegraph
+
+        return flamegraph(self.answerable(modes, event), **options)
+
+    def timeline(
+        self,
+        symbol: str,
+        modes: str | Iterable[str] | None = None,
+        event: str | None = None,
+        **options: Any,
+    ) -> Timeline:
+        """The share of one symbol (exact name, or a regular expression between slashes) in
+        buckets of time: how it swings."""
+        from kvmperf_magic.profile.timeline import timeline
+
+        return timeline(self.answerable(modes, event).profile, symbol, **options)
+
+    def to_folded(self, path: str | Path | None = None) -> str:
+        """Folded stacks, a line each with its sum of periods; written to `path` if one is given."""
+        from kvmperf_magic.export.folded import folded
+
+        text = folded(self.answerable().profile)
+        if path is not None:
+            Path(path).write_text(text)
+        return text
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """One self-contained page: flame graph and table; written to `path` if one is given."""
+        from kvmperf_magic.export.html import page
+
+        text = page(self.report())
+        if path is not None:
+            Path(path).write_text(text)
+        return text
+
+    def summary(self) -> Table:
+        """What is in it, a line each."""
+        p = self.profile
+        weights = np.bincount(p.mode, p.period, len(MODES))
+        total = weights.sum() or 1
+        shares = [f"{MODES[m]} {weights[m] / total:.1%}" for m in np.flatnonzero(weights)]
+        pids = np.unique(p.machine.codes)
+        unnamed = p.period[p.symbol.where("[unknown]".__eq__)].sum() / total
+        lines = {
+            "file": self.name,
+            "recorded on": " ".join(filter(None, (self.header.hostname, self.header.os_release))),
+            "events": ", ".join(self.events["name"][self.events["samples"] > 0]),
+            "samples": f"{len(p.time):,} in {self.duration:.2f} s",
+            "modes": ", ".join(shares),
+            "machines": ", ".join(p.machine.categories[i] for i in pids),
+            "named": f"{1 - unnamed:.1%} of the weight",
+            "complete": str(self.lost),
+        }
+        lines |= {f"warning {i}": w for i, w in enumerate(self.warnings, 1)}
+        return Table({"what": _strings(list(lines)), "value": _strings(list(lines.values()))})
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first sample to the last."""
+        time = self.profile.time
+        return float(time[-1] - time[0]) / 1e9 if len(time) else 0.0
+
+    def __len__(self) -> int:
+        return len(self.profile.time)
+
+    def __repr__(self) -> str:
+        return repr(self.summary())
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+
+def _strings(values: Sequence[str]) -> Categorical:
+    return Categorical(np.arange(len(values), dtype=np.int32), list(values))

@@ -1,0 +1,68 @@
+"""One perf.data and what is worked out of it once, for all views of a recording."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import time as clock
+from functools import cached_property
+from pathlib import Path
+
+from kvmperf_magic.decoding import Decoded, decode
+from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.perfdata.reader import PerfFile
+from kvmperf_magic.sampler.facts import boot_id
+from kvmperf_magic.symbols.options import SymbolOptions
+from kvmperf_magic.symbols.spaces import AddressSpaces
+from kvmperf_magic.symbols.symbolizer import Symbolizer
+
+
+class Source:
+    """What all views of one file share."""
+
+    def __init__(self, file: PerfFile, options: SymbolOptions) -> None:
+        self.file = file
+        self.options = options
+        self.machines = [Machine.from_json(m) for m in file.kvmperf.get("machines", [])]
+
+    @cached_property
+    def symbolizer(self) -> Symbolizer:
+        file = self.file
+        return Symbolizer(
+            self.spaces,
+            file.sideband.mmap,
+            self.options,
+            build_ids={b.filename: b.build_id for b in file.build_ids},
+            same_boot=recorded_on_this_boot(file),
+            os_release=file.header.os_release,
+            vm_names={m.pid: m.name for m in self.machines if m.kind == "guest"},
+        )
+
+    @cached_property
+    def spaces(self) -> AddressSpaces:
+        sideband = self.file.sideband
+        return AddressSpaces(sideband.mmap, sideband.comm, sideband.fork)
+
+    @cached_property
+    def decoded(self) -> Decoded:
+        file = self.file
+        return decode(
+            file.samples, file.sideband, file.events, self.machines, self.spaces, self.symbolizer
+        )
+
+    @cached_property
+    def sides(self) -> tuple[str, ...]:
+        """The sides the recorder was told to record: modes outside are noise it could not avoid."""
+        told = self.file.kvmperf
+        return tuple(side for side in ("host", "guest") if told.get(side, True))
+
+
+def recorded_on_this_boot(file: PerfFile) -> bool:
+    """True if the recording was made on the running kernel, since it booted, on this host."""
+    if "boot_id" in file.kvmperf:
+        return bool(file.kvmperf["boot_id"] == boot_id())
+    header = file.header
+    if (header.os_release, header.hostname) != (platform.release(), socket.gethostname()):
+        return False
+    up = float(Path("/proc/uptime").read_text().split()[0])
+    return Path(file.path).stat().st_mtime >= clock.time() - up
