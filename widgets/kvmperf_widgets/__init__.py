@@ -1,0 +1,16 @@
+"""Pictures and tables of plain arrays: for notebooks, terminals, files and pages.
+
+Nothing here knows where the numbers come from. Names are hostile text: every renderer cleans
+and escapes them.
+"""
+
+from __future__ import annotations
+
+from kvmperf_widgets.delta import DeltaBars
+from kvmperf_widgets.flame import FlameGraph
+from kvmperf_widgets.page import Page
+from kvmperf_widgets.picture import Picture
+from kvmperf_widgets.timeline import ShareLine, ShareLines
+from kvmperf_widgets.tree import Tree
+
+__all__ = ["DeltaBars", "FlameGraph", "Page", "Picture", "ShareLine", "ShareLines", "Tree"]

@@ -1,0 +1,141 @@
+/* Hover details, click to zoom, search, for every flame graph of this document.
+   #kvmp-search=REGEX&kvmp-zoom=NAME in the address does so from the start. */
+(function () {
+  "use strict";
+  var INSET = 3.5, GAP = 0.6, ELLIPSIS = "\u2026";
+
+  function attach(svg) {
+    if (svg.kvmpAttached) { return; }
+    svg.kvmpAttached = true;
+    var character = parseFloat(svg.getAttribute("data-character"));
+    var detail = svg.querySelector(".detail"), found = svg.querySelector(".found");
+    var all = svg.querySelector(".frames");
+    var search = svg.querySelector(".search"), reset = svg.querySelector(".reset");
+    var serverFound = found.textContent;
+    var frames = Array.prototype.map.call(svg.querySelectorAll(".f"), function (g) {
+      var rect = g.querySelector("rect"), title = g.querySelector("title");
+      var lines = title.textContent.split("\n");
+      var x = parseFloat(rect.getAttribute("x"));
+      return {
+        g: g, rect: rect, text: g.querySelector("text"), lines: lines, name: lines[0], x: x,
+        w: parseFloat(rect.getAttribute("width")) + GAP, y: parseFloat(rect.getAttribute("y")),
+        above: g.classList.contains("up"), counts: !g.classList.contains("up"), dots: g.classList.contains("dots")
+      };
+    });
+    if (!frames.length) { return; }
+    var left = frames[0].x, whole = frames[0].w;
+    var focused = frames[0], pattern = "", given = Boolean(serverFound);
+    var up = frames.reduce(function (most, f) { return Math.max(most, f.y); }, 0) > frames[0].y
+      ? -1 : 1; /* icicle: callers are higher up */
+
+    function label(frame, width) {
+      var room = Math.floor((width - 2 * INSET) / character);
+      if (room < (frame.dots ? 1 : 3)) { return ""; }
+      var points = Array.from(frame.name);
+      return points.length <= room ? frame.name : points.slice(0, room - 1).join("") + ELLIPSIS;
+    }
+
+    function place(frame, x, width) {
+      frame.rect.setAttribute("x", x.toFixed(2));
+      frame.rect.setAttribute("width", Math.max(width - GAP, 0.2).toFixed(2));
+      frame.text.setAttribute("x", (x + INSET).toFixed(2));
+      frame.text.textContent = label(frame, width);
+    }
+
+    function zoom(target) {
+      var scale = whole / target.w, slack = 0.02;
+      frames.forEach(function (f) {
+        var callee = (f.y - target.y) * up <= 0;
+        var within = f.x >= target.x - slack && f.x + f.w <= target.x + target.w + slack;
+        var around = f.x <= target.x + slack && f.x + f.w >= target.x + target.w - slack;
+        var ancestor = !callee && around, shown = ancestor || callee && within;
+        f.counts = callee && within && !f.above;
+        f.g.classList.toggle("off", !shown);
+        f.g.classList.toggle("up", f.above || ancestor);
+        if (ancestor) {
+          place(f, left, whole);
+        } else if (shown) {
+          place(f, left + (f.x - target.x) * scale, f.w * scale);
+        }
+      });
+      reset.classList.toggle("off", target.w >= whole - slack);
+      focused = target;
+      if (given) {
+        found.textContent = target === frames[0] ? serverFound : "";
+      } else {
+        find(pattern);
+      }
+    }
+
+    function find(wanted) {
+      var test = null;
+      pattern = wanted;
+      given = false;
+      if (pattern) {
+        try {
+          test = new RegExp(pattern);
+        } catch (error) {
+          found.textContent = "not a regular expression";
+          return;
+        }
+      }
+      var intervals = [];
+      frames.forEach(function (f) {
+        var hit = Boolean(test) && !f.dots && test.test(f.name);
+        f.g.classList.toggle("hit", hit);
+        if (hit && f.counts) { intervals.push([f.x, f.x + f.w]); }
+      });
+      all.classList.toggle("dim", Boolean(test));
+      /* a match above a match covers no more width: count the union */
+      intervals.sort(function (a, b) { return a[0] - b[0]; });
+      var covered = 0, end = 0;
+      intervals.forEach(function (i) {
+        covered += Math.max(0, i[1] - Math.max(end, i[0]));
+        end = Math.max(end, i[1]);
+      });
+      var share = (100 * covered / focused.w).toFixed(2);
+      found.textContent = test ? share + " % of what is shown matched" : "";
+      search.textContent = test ? "end search" : "search";
+    }
+
+    function frameOf(event) {
+      var g = event.target.closest ? event.target.closest(".f") : null;
+      return g && frames.find(function (f) { return f.g === g; });
+    }
+
+    svg.addEventListener("click", function (event) {
+      var frame = frameOf(event);
+      if (frame) {
+        zoom(frame);
+      } else if (event.target === reset) {
+        zoom(frames[0]);
+      } else if (event.target === search) {
+        if (all.classList.contains("dim")) {
+          find("");
+        } else {
+          find(window.prompt("Regular expression to find in the names of frames") || "");
+        }
+      }
+    });
+    svg.addEventListener("mouseover", function (event) {
+      var frame = frameOf(event);
+      detail.textContent = frame ? frame.lines.join("   ") : "";
+    });
+    search.classList.remove("off");
+    if (given) { search.textContent = "end search"; }
+
+    var asked = new URLSearchParams(window.location.hash.slice(1));
+    if (asked.has("kvmp-search")) { find(asked.get("kvmp-search")); }
+    if (asked.has("kvmp-zoom")) {
+      var wanted = frames.find(function (f) { return f.name === asked.get("kvmp-zoom"); });
+      if (wanted) { zoom(wanted); }
+    }
+  }
+
+  function start() { document.querySelectorAll("svg.kvmp-flame").forEach(attach); }
+  if (document.readyState === "loading") {
+    document.addEventListener("DOMContentLoaded", start);
+  } else {
+    start();
+  }
+}());

@@ -1,0 +1,169 @@
+"""The flame graph: an object that shows itself, and gives a new picture for every question."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvmperf_widgets.boxes import View, matched_share, view
+from kvmperf_widgets.flame_plotly import flame_spec
+from kvmperf_widgets.flame_svg import flame_svg
+from kvmperf_widgets.flame_text import LEAST_LINE, flame_text
+from kvmperf_widgets.layout import Layout, layout
+from kvmperf_widgets.picture import Picture
+from kvmperf_widgets.text import clean
+from kvmperf_widgets.theme import ThemeName
+from kvmperf_widgets.tree import Tree
+
+MOST_BOXES = 800
+MOST_LINES = 40
+MOST_ROWS = 45
+MOST_CALLERS = 8  # rows beneath a focused frame
+
+
+class FlameGraph(Picture):
+    """A tree of frames, as wide as their weight.
+
+    Every method gives a new picture and leaves this one as it is. `unit` says what the weight
+    is ("cpu-clock ns", "cycles"); it is written on the picture. `rows` bounds its height: what
+    is deeper becomes a "..." on top, which `focus()` on its caller opens.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        title: str = "",
+        unit: str = "",
+        subtitle: str = "",
+        *,
+        theme: ThemeName = "auto",
+        rows: int = MOST_ROWS,
+    ) -> None:
+        if rows < 2:
+            raise ValueError("a flame graph has at least 2 rows")
+        self.tree = tree
+        self.title = title or "Flame graph"
+        self.unit = unit
+        self.subtitle = subtitle
+        self.theme: ThemeName = theme
+        self.rows = rows
+        self._whole = tree  # as given: what reset() goes back to
+        self._root = 0
+        self._query = ""
+        self._icicle = False
+        self._notes: tuple[str, ...] = ()  # what was asked of it, for the subtitle
+
+    def _with(self, **changes: Any) -> FlameGraph:
+        other = copy.copy(self)
+        for name, value in changes.items():
+            setattr(other, name, value)
+        return other
+
+    def focus(self, frame: str | int) -> FlameGraph:
+        """One frame as the whole width, pruned anew from the full tree; its callers beneath it.
+
+        A name that stands in several places gives all that it calls, laid over each other.
+        LookupError where there is no such frame.
+        """
+        if isinstance(frame, int):
+            if not 0 <= frame < len(self.tree):
+                raise LookupError(f"no frame {frame}: there are {len(self.tree)}")
+            return self._with(_root=frame, _notes=self._noted(self.tree.name[frame]))
+        codes = [i for i, name in enumerate(self.tree.names) if name == frame]
+        places = np.isin(self.tree.name, codes) & (self.tree.total > 0)
+        if not places.any():
+            near = difflib.get_close_matches(frame, self.tree.names, 3, 0.5)
+            raise LookupError(
+                f"no frame is named {frame!r}" + (f"; near it: {', '.join(near)}" if near else "")
+            )
+        outermost = np.flatnonzero(self.tree.outermost(places))
+        if len(outermost) == 1:
+            return self.focus(int(outermost[0]))
+        notes = self._noted(codes[0], f", {len(outermost)} places merged")
+        return self._with(tree=self.tree.merged(places), _root=0, _notes=notes)
+
+    def _noted(self, name: int, more: str = "") -> tuple[str, ...]:
+        return (*self._notes, f"focus on {clean(self.tree.names[name], 80)}{more}")
+
+    def search(self, pattern: str) -> FlameGraph:
+        """Lights up the frames whose name holds this regular expression; "" ends the search."""
+        re.compile(pattern)  # a bad one is refused here, not when the picture is drawn
+        return self._with(_query=pattern)
+
+    @property
+    def matched(self) -> float:
+        """Percent of the focused frame's weight in frames that match the search.
+
+        A matched frame beneath a matched frame counts once. 0 without a search.
+        """
+        mask = self._matches()
+        if mask is None:
+            return 0.0
+        return matched_share(self.tree, self._root, mask)
+
+    def reverse(self) -> FlameGraph:
+        """Callers above callees turned round: where the weight ended stands at the top edge,
+        beneath it who called it."""
+        return self._with(
+            tree=self.tree.reversed(self._root),
+            _root=0,
+            _icicle=True,
+            _notes=(*self._notes, "callers beneath callees"),
+        )
+
+    def icicle(self, on: bool = True) -> FlameGraph:
+        """The root at the top, callees downwards."""
+        return self._with(_icicle=on)
+
+    def reset(self) -> FlameGraph:
+        """The whole tree again, without focus, search or reversal."""
+        return self._with(tree=self._whole, _root=0, _query="", _icicle=False, _notes=())
+
+    def _matches(self) -> NDArray[np.bool_] | None:
+        if not self._query:
+            return None
+        found = re.compile(self._query).search
+        names = np.array([found(name) is not None for name in self.tree.names], dtype=np.bool_)
+        return names[self.tree.name]
+
+    def layout(self, most: int = MOST_BOXES) -> Layout:
+        """The boxes of this picture."""
+        # half a pixel of a wide screen: what is narrower cannot be seen
+        return self._layout(most, self.rows, 0.0003)
+
+    def _layout(self, most: int, rows: int | None, least: float) -> Layout:
+        return layout(
+            self.tree, self._root, most=most, least=least, rows=rows, callers=MOST_CALLERS
+        )
+
+    def _view(self, laid: Layout) -> View:
+        return view(
+            self.tree,
+            laid,
+            title=self.title,
+            subtitle=" · ".join(filter(None, (self.subtitle, *self._notes))),
+            unit=self.unit,
+            icicle=self._icicle,
+            query=self._query,
+            matches=self._matches(),
+        )
+
+    def to_svg(self, *, standalone: bool = True) -> str:
+        return flame_svg(self._view(self.layout()), self.theme, standalone)
+
+    def to_spec(self) -> dict[str, Any]:
+        return flame_spec(self._view(self.layout()), self.theme)
+
+    def to_text(self, width: int | None = None) -> str:
+        # chains of one name take one line: as many boxes and rows as the lines have room for
+        for most, rows in ((4, None), (4, self.rows), (2, MOST_LINES), (1, MOST_LINES // 2)):
+            laid = self._layout(most * MOST_LINES, rows, LEAST_LINE)
+            text = flame_text(self._view(laid), laid.parent.tolist(), width)
+            if text.count("\n") < MOST_LINES + 3:  # three lines of header
+                break
+        return text

@@ -1,0 +1,100 @@
+"""A flame graph as SVG: right without scripts; hover, zoom and search where they run."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from kvmperf_widgets.boxes import Box, View
+from kvmperf_widgets.svg import (
+    CHARACTER,
+    WIDTH,
+    document,
+    element,
+    header,
+    label,
+    legend,
+    number,
+)
+from kvmperf_widgets.text import escape, fit
+from kvmperf_widgets.theme import MATCH, Theme, ThemeName, ink_on, mode_class, tint_of
+
+ROW = 18
+EDGE = 12
+TOP = 76
+FOOT = 30
+INSET = 3.5  # between the edge of a box and its label
+
+
+def _rules(theme: Theme) -> dict[str, str]:
+    pale = "fill-opacity:.4"
+    return {
+        ".f": "cursor:pointer",
+        ".f:hover rect": f"stroke:{theme.ink};stroke-width:1.2",
+        ".f.dots rect": "fill-opacity:.55",
+        ".f.up rect": pale,
+        ".f.up text": f"fill:{theme.ink}",
+        ".dim .f rect": pale,
+        ".dim .f text": f"fill:{theme.ink}",
+        ".dim .f.hit rect": f"fill:{MATCH};fill-opacity:1",
+        ".dim .f.hit text": f"fill:{ink_on(MATCH)}",
+        ".tool": "cursor:pointer;text-decoration:underline",
+        ".off": "display:none",
+    }
+
+
+def script() -> str:
+    """The script that brings every flame graph of a document to life."""
+    return files("kvmperf_widgets").joinpath("flame.js").read_text(encoding="utf-8").strip()
+
+
+def flame_svg(view: View, theme: ThemeName, standalone: bool) -> str:
+    """The whole document. A deep tree makes a high picture; the width is fixed."""
+    height = TOP + view.rows * ROW + FOOT
+    inner_width = WIDTH - 2 * EDGE
+    top = [TOP + (d if view.icicle else view.rows - 1 - d) * ROW for d in range(view.rows)]
+    dim = " dim" if view.query else ""
+    boxes = "".join(
+        _box(box, EDGE + box.x * inner_width, top[box.row], box.width * inner_width)
+        for box in view.boxes
+    )
+    parts = [
+        header(view.title, view.subtitle),
+        legend(view.kinds, EDGE, 63),
+        element("g", {"class": f"frames{dim}"}, boxes),
+        label(EDGE, height - 11, "", "mu detail"),
+        label(WIDTH - EDGE, 23, view.matched, "end found"),
+        # only a script can serve these, so only a script shows them
+        label(WIDTH - EDGE, 63, "search", "end tool search off"),
+        label(WIDTH - EDGE - 60, 63, "reset zoom", "end tool reset off"),
+    ]
+    return document(
+        parts,
+        height,
+        theme=theme,
+        description=f"Flame graph: {view.title}. {view.subtitle}",
+        rules=_rules,
+        attributes={"data-character": CHARACTER, "data-query": view.query},
+        kind="kvmp-flame",
+        standalone=standalone,
+        script=script() if standalone else "",
+    )
+
+
+def _box(box: Box, x: float, y: float, width: float) -> str:
+    # one f-string: there are hundreds of these in a picture, and element() takes its time
+    marks = "".join(
+        (
+            " up" if box.above else "",
+            " dots" if box.merged > 1 else "",
+            " hit" if box.matched else "",
+        )
+    )
+    room = int((width - 2 * INSET) / CHARACTER)
+    drawn = fit(box.name, room) if room >= 3 or box.merged > 1 else ""
+    shown = max(width - 0.6, 0.2)  # the gap parts neighbours of one colour
+    return (
+        f'<g class="f {mode_class(box.kind, tint_of(box.name))}{marks}">'
+        f"<title>{'&#10;'.join(map(escape, box.hover))}</title>"
+        f'<rect x="{number(x)}" y="{y}" width="{number(shown)}" height="{ROW - 1}" rx="1"/>'
+        f'<text x="{number(x + INSET)}" y="{y + 12.5}">{escape(drawn)}</text></g>'
+    )

@@ -1,0 +1,199 @@
+"""Where the frames of a flame graph stand: arrays in, arrays out, nothing drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvmperf_widgets.tree import Tree
+
+__all__ = ["Layout", "Tree", "layout"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """m boxes, sorted by row, then from left to right.
+
+    The first `above` boxes are the ancestors of the focused frame, as wide as it; box `above`
+    is the focused frame itself. A box whose `node` is -1 is a "...": the siblings that were too
+    narrow or led too deep, merged, with all that is beneath them (or, among the first `above`,
+    ancestors that have no row of their own). Nothing is lost: the totals of a box's children and
+    its own self value make its total.
+    """
+
+    node: NDArray[np.int32]  # the frame of the tree, -1 for "..."
+    parent: NDArray[np.int32]  # a box, -1 for the first
+    x: NDArray[np.float64]  # left edge, 0..1 of the focused frame
+    width: NDArray[np.float64]
+    row: NDArray[np.int32]  # from 0, the outermost caller's
+    total: NDArray[np.float64]
+    self_value: NDArray[np.float64]
+    merged: NDArray[np.int32]  # how many frames this box stands for
+    deeper: NDArray[np.int32]  # > 0: how many rows a "..." of the last row stands for
+    above: int
+    frames: int  # frames with weight from the focused one up
+    shown: int  # of them, those that have a box of their own
+    share: float  # percent of the weight that is in no "..." of narrow frames
+    beyond: float  # percent of the weight in a "..." that stands for deeper rows
+
+
+def layout(
+    tree: Tree,
+    root: int = 0,
+    *,
+    most: int = 800,
+    least: float = 0.0,
+    rows: int | None = None,
+    callers: int | None = None,
+) -> Layout:
+    """The `most` widest frames from `root` on, none narrower than `least` (share of the root).
+
+    `rows` bounds the rows from `root` on (what is deeper becomes a "..." in the last of them),
+    `callers` those of its ancestors; None: as many as there are. Siblings stand in the order of
+    their names, "..." last; pruned siblings become one "...". A frame is shown only if its
+    parent is. Frames without weight have no box.
+    """
+    if most < 2 or (rows is not None and rows < 2):
+        raise ValueError("a layout has room for at least 2 boxes: the root and a '...'")
+    if callers is not None and callers < 1:
+        raise ValueError("a layout has room for at least 1 row of callers")
+    start = np.zeros(len(tree), dtype=np.bool_)
+    start[root] = True
+    total = tree.total
+    inside = tree.beneath(start) & (total > 0)
+    inside[root] = True
+    weight = float(total[root])
+    candidates = np.flatnonzero(inside)
+    deepest = tree.deepest(inside)
+    base = int(tree.depth[root])
+    last = int(deepest[root]) if rows is None else base + rows - 1
+    # the last row is for leaves and for the "..." of what goes on
+    near = (tree.depth < last) | ((tree.depth == last) & (deepest == last))
+    # parents are as heavy as their children and stand before them: a prefix holds its ancestors
+    order = candidates[np.lexsort((candidates, -total[candidates], ~near[candidates]))]
+    wide = int(np.count_nonzero(near[order] & (total[order] >= least * weight)))
+    kept, tops = _prune(tree, order, max(1, min(wide, most)), most)
+
+    sizes = tree.sum_up(inside.astype(np.float64)).astype(np.int64)
+    groups, inverse = np.unique(tree.parent[tops], return_inverse=True)
+    inverse = inverse.reshape(-1)
+    hidden = np.bincount(inverse, sizes[tops], len(groups)).astype(np.int64)
+    kept = np.concatenate([kept, tops[hidden[inverse] == 1]])  # its "..." would be as wide as it
+    rest = np.bincount(inverse, total[tops], len(groups))
+    end = np.zeros(len(groups), dtype=np.int64)
+    np.maximum.at(end, inverse, deepest[tops])
+    several = hidden > 1
+    groups, rest, hidden, end = groups[several], rest[several], hidden[several], end[several]
+
+    path, stands_for = _callers(tree, root, callers)
+    above = len(path)
+    none = np.full(len(groups), -1, dtype=np.int64)
+    node = np.concatenate([path, kept, none])
+    totals = np.concatenate([np.where(path < 0, 0.0, total[path]), total[kept], rest])
+    row = above - base + np.concatenate([tree.depth[kept], tree.depth[groups] + 1])
+    row = np.concatenate([np.arange(above), row])
+    box_of = np.full(len(tree), -1, dtype=np.int64)
+    box_of[kept] = np.arange(above, above + len(kept))
+    parent = np.arange(-1, len(node) - 1)  # right for the ancestors and for the focused frame
+    parent[above + 1 :] = box_of[np.concatenate([tree.parent[kept[1:]], groups])]
+    x = _place(tree, node, parent, row, totals, above)
+    scale = 1 / weight if weight else 0.0
+    width = totals * scale
+    width[: above if weight else above + 1] = 1.0
+    at_end = (tree.depth[groups] + 1 == last) & (end > last)
+
+    def per_box(ancestors: Any, frames: Any, dots: Any) -> NDArray[Any]:
+        count = np.full(len(kept), frames)
+        return np.concatenate([np.broadcast_to(ancestors, above), count, dots])[final]
+
+    final = np.lexsort((x, row))
+    place = np.empty(len(final) + 1, dtype=np.int64)
+    place[final] = np.arange(len(final))
+    place[-1] = -1
+    share = 100 / weight if weight else 0.0
+    return Layout(
+        node=node[final].astype(np.int32),
+        parent=place[parent[final]].astype(np.int32),
+        x=x[final] * scale,
+        width=width[final],
+        row=row[final].astype(np.int32),
+        total=totals[final],
+        self_value=np.where(node < 0, totals, tree.self_value[node])[final],
+        merged=per_box(stands_for, 1, hidden).astype(np.int32),
+        deeper=per_box(0, 0, np.where(at_end, end - last + 1, 0)).astype(np.int32),
+        above=above,
+        frames=len(candidates),
+        shown=len(kept),
+        share=100.0 - share * float(rest[~at_end].sum()),
+        beyond=share * float(rest[at_end].sum()),
+    )
+
+
+def _callers(
+    tree: Tree, root: int, most: int | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The ancestors of `root`, one a row, and how many frames each stands for: those in the
+    middle become one "..." (-1) where there are more than `most`."""
+    path = np.array(tree.ancestors(root), dtype=np.int64)
+    count = np.ones(len(path), dtype=np.int64)
+    if most is None or len(path) <= most:
+        return path, count
+    outer, inner = most // 2, most - most // 2 - 1
+    middle = len(path) - outer - inner
+    path = np.concatenate([path[:outer], [-1], path[outer + middle :]])
+    return path, np.concatenate([count[:outer], [middle], count[outer + middle :]])
+
+
+def _place(
+    tree: Tree,
+    node: NDArray[np.int64],
+    parent: NDArray[np.int64],
+    row: NDArray[np.int64],
+    totals: NDArray[np.float64],
+    above: int,
+) -> NDArray[np.float64]:
+    """The left edge of every box, as weight: siblings side by side."""
+    names = [tree.names[i] for i in tree.name[node]]
+    ranks = {name: i for i, name in enumerate(sorted(set(names)))}
+    rank = np.array([ranks[name] for name in names], dtype=np.int64)
+    siblings = np.lexsort((node, rank, node < 0, parent))
+    running = np.cumsum(totals[siblings]) - totals[siblings]  # sums within each parent
+    first = np.r_[True, np.diff(parent[siblings]) != 0]
+    offset = np.empty(len(node))
+    offset[siblings] = running - running[first][np.cumsum(first) - 1]
+    x = np.zeros(len(node))
+    for level in range(above + 1, int(row.max()) + 1):
+        boxes = np.flatnonzero(row == level)
+        x[boxes] = x[parent[boxes]] + offset[boxes]
+    return x
+
+
+def _prune(
+    tree: Tree, order: NDArray[np.intp], count: int, most: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The frames that are kept, and the topmost of those that are not.
+
+    Every parent that loses a child needs a box for its "..." too, so fewer may be kept.
+    """
+    keep = np.zeros(len(tree), dtype=np.bool_)
+
+    def cut(kept: int) -> tuple[NDArray[np.intp], bool]:
+        keep[:] = False
+        keep[order[:kept]] = True
+        rest = order[kept:]
+        tops = rest[keep[tree.parent[rest]]]
+        return tops, kept + len(np.unique(tree.parent[tops])) <= most
+
+    best = (order[:1], cut(1)[0])
+    low, high = 1, count
+    while low < high:
+        middle = (low + high + 1) // 2
+        tops, fits = cut(middle)
+        if fits:
+            low, best = middle, (order[:middle], tops)
+        else:
+            high = middle - 1
+    return best
