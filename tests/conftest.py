@@ -1,0 +1,84 @@
+"""What the tests need of a machine, asked once, and the perf program as an oracle."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def _kvm() -> bool:
+    return os.access("/dev/kvm", os.R_OK | os.W_OK)
+
+
+def _root() -> bool:
+    if os.geteuid() == 0:
+        return True
+    try:
+        return int(Path("/proc/sys/kernel/perf_event_paranoid").read_text()) <= -1
+    except OSError:
+        return False
+
+
+def _fixtures() -> Path | None:
+    folder = Path(os.environ.get("KVMPERF_FIXTURES", "/nonexistent"))
+    return folder if (folder / "recordings").is_dir() else None
+
+
+def _which(*names: str) -> Callable[[], bool]:
+    return lambda: any(shutil.which(name) for name in names)
+
+
+NEEDS: dict[str, tuple[Callable[[], object], str]] = {
+    "perf": (_which("perf"), "no perf program (Debian: linux-perf)"),
+    "kvm": (_kvm, "no usable /dev/kvm"),
+    "root": (_root, "needs root or perf_event_paranoid <= -1"),
+    "qemu": (_which("qemu-system-x86_64"), "no qemu-system-x86_64 (Debian: qemu-system-x86)"),
+    "chromium": (_which("chromium", "chromium-browser", "google-chrome"), "no Chromium"),
+    "fixtures": (_fixtures, "KVMPERF_FIXTURES names no folder with recordings"),
+    "compiler": (_which("cc", "gcc", "clang"), "no C compiler"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    met = {name: bool(have()) for name, (have, _) in NEEDS.items()}
+    for item in items:
+        for name, (_, reason) in NEEDS.items():
+            if not met[name] and item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """The folder of published recordings (mark the test `fixtures`)."""
+    folder = _fixtures()
+    assert folder is not None
+    return folder
+
+
+@pytest.fixture(scope="session")
+def perf() -> Callable[..., str]:
+    """Runs perf and gives what it prints (mark the test `perf`)."""
+
+    def run(*arguments: str | Path, check: bool = True) -> str:
+        # perf decides on a pager, colours and its config by the environment: keep all of it out
+        environment = {**os.environ, "PERF_CONFIG": "/dev/null", "LC_ALL": "C", "PERF_PAGER": "cat"}
+        done = subprocess.run(
+            ["perf", *map(str, arguments)],
+            check=False,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            timeout=120,
+            env=environment,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"perf {arguments} ended with {done.returncode}: {done.stderr}")
+        return done.stdout
+
+    return run

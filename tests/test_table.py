@@ -1,0 +1,75 @@
+"""Tables as pandas, polars and Arrow see them, and how they slice and show themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kvmperf_magic.errors import QueryError
+from kvmperf_magic.modes import MODES, mode_codes
+from kvmperf_magic.table import Categorical, Table
+
+
+@pytest.fixture
+def table() -> Table:
+    names = Categorical(np.array([1, 0, 1, 2], np.int32), ["<b>", "lock", "copy"])
+    return Table({"symbol": names, "samples": np.array([5, 3, 2, 1])})
+
+
+def test_every_library_gets_the_same_rows(table: Table) -> None:
+    expected = {"symbol": ["lock", "<b>", "lock", "copy"], "samples": [5, 3, 2, 1]}
+    assert table.to_arrow().to_pydict() == expected
+    assert table.to_polars().to_dict(as_series=False) == expected
+    frame = table.to_pandas()
+    assert {name: frame[name].tolist() for name in frame} == expected
+    assert {name: table[name].tolist() for name in table} == expected
+    assert list(table.rows())[1] == {"symbol": "<b>", "samples": 3}
+
+
+def test_one_name_stored_twice_is_one_category_in_pandas() -> None:
+    twice = Categorical(np.array([0, 1, 2], np.int32), ["a", "b", "a"])
+    frame = Table({"name": twice}).to_pandas()
+    assert frame["name"].tolist() == ["a", "b", "a"]
+    assert sorted(frame["name"].cat.categories) == ["a", "b"]
+
+
+def test_slices_and_masks_are_tables(table: Table) -> None:
+    assert table[1:3]["samples"].tolist() == [3, 2]
+    assert table[table["samples"] > 2]["symbol"].tolist() == ["lock", "<b>"]
+    assert len(table[np.array([3, 0])]) == 2
+    assert len(table[:0]) == 0
+    assert "symbol" in table
+
+
+def test_a_lazy_column_is_made_once_when_asked_for() -> None:
+    made = []
+
+    def column() -> np.ndarray:
+        made.append(1)
+        return np.arange(3)
+
+    table = Table({"lazy": column}, 3)
+    assert len(table) == 3
+    assert not made
+    assert table["lazy"].tolist() == table["lazy"].tolist() == [0, 1, 2]
+    assert len(made) == 1
+
+
+def test_what_is_not_there_is_said(table: Table) -> None:
+    with pytest.raises(QueryError, match="columns: symbol, samples"):
+        table["nothing"]
+    with pytest.raises(QueryError, match="2 rows, the table 3"):
+        Table({"a": np.arange(3), "b": np.arange(2)})
+
+
+def test_names_of_a_recording_are_no_markup(table: Table) -> None:
+    assert "&lt;b&gt;" in table._repr_html_()
+    assert "<b>" not in table._repr_html_()
+    assert "lock" in repr(table)
+
+
+def test_sides_stand_for_their_modes() -> None:
+    assert [MODES[c] for c in mode_codes(["guest"])] == ["guest-kernel", "guest-user"]
+    assert len(mode_codes(["host", "host-user"])) == 3
+    with pytest.raises(QueryError, match="no mode 'kernel'"):
+        mode_codes(["kernel"])

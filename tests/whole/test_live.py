@@ -1,0 +1,167 @@
+"""The live view: beside other work, soon after a change, stopped at once, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from guest import running_guest
+
+import kvmperf_magic as kvm
+from kvmperf_magic import demo
+from kvmperf_magic.errors import QueryError
+from kvmperf_magic.live import Top
+
+pytestmark = [pytest.mark.kvm, pytest.mark.root]
+
+COPY, SEARCH = "copy_user_generic_string", "bitmap_search_next_usable_block"
+
+
+def samplers(parent: int | None = None) -> set[int]:
+    """The recording processes that this process (or another) has started and that still run."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            ours = int(fields[1]) == (parent or os.getpid()) and fields[0] != "Z"
+            if ours and b"kvmperf-sampler" in (process / "cmdline").read_bytes():
+                found.add(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def until(true: Callable[[], object], seconds: float) -> float:
+    """How long it took until it was true; fails after `seconds`."""
+    start = time.monotonic()
+    while not true():
+        assert time.monotonic() - start < seconds, f"not within {seconds} s"
+        time.sleep(0.02)
+    return time.monotonic() - start
+
+
+def first(top: Top) -> str:
+    return str(top.table["symbol"][0]) if len(top.table) else ""
+
+
+def started(**wishes: object) -> Top:
+    return kvm.top(guest=True, frequency=1000, guest_elf=demo.guest_elf(), **wishes)
+
+
+def test_it_shows_a_change_of_the_guest_within_two_seconds_while_others_compute() -> None:
+    with running_guest(2, "shifting", phase="search") as vm:
+        top = started(vm="shifting")
+        try:
+            until(lambda: first(top) in {SEARCH, "ext3_test_allocatable"}, 5)
+            vm.phase = "copy"
+            changed = time.monotonic()
+            while time.monotonic() < changed + 2:
+                sum(range(20_000))  # holds the GIL, as another cell would
+            assert COPY in top.table["symbol"]
+            until(lambda: first(top) == COPY, 3)
+            assert "PerfTop:" in top.headline
+            assert "1000Hz cpu-clock" in top.headline or "1000Hz cycles" in top.headline
+        finally:
+            top.stop()
+    assert top.error is None
+
+
+def test_stop_is_at_once_and_leaves_no_process(tmp_path: Path) -> None:
+    with running_guest(1, "stopping"):
+        top = started(vm="stopping")
+        until(lambda: len(top.table), 5)
+        assert samplers() == {top.process.pid}
+        start = time.monotonic()
+        top.stop()
+        assert time.monotonic() - start < 1
+        assert not samplers()
+        assert not top.running
+        assert "stopped" in repr(top)
+        top.stop()  # again is no error
+
+
+def test_pause_freezes_the_view_and_sort_orders_it() -> None:
+    with running_guest(1, "paused"):
+        top = started(vm="paused", delay=0.2)
+        try:
+            until(lambda: len(top.table) > 3, 5)
+            top.pause()
+            frozen = top.table
+            time.sleep(0.7)
+            assert top.table is frozen
+            assert "paused" in repr(top)
+            top.sort = "symbol"
+            names = top.table["symbol"].tolist()
+            assert names == sorted(names)
+            top.resume()
+            until(lambda: top.table is not frozen, 2)
+            with pytest.raises(QueryError, match="sort key"):
+                top.sort = "nonsense"
+        finally:
+            top.stop()
+
+
+def test_a_snapshot_is_a_recording_that_can_be_diffed(
+    tmp_path: Path, perf: Callable[..., str]
+) -> None:
+    with running_guest(1, "snap", phase="search") as vm:
+        top = started(vm="snap", history=3.0)
+        try:
+            time.sleep(2)
+            one = top.snapshot(tmp_path / "one")
+            vm.phase = "copy"
+            time.sleep(4)  # past the history: what names the samples must outlive them
+            two = top.snapshot(tmp_path / "two")
+        finally:
+            top.stop()
+    first_row = next(kvm.diff(one, two).table.rows())
+    assert first_row["symbol"] == COPY
+    assert first_row["significant"]
+    assert two.duration < 4
+    assert set(two.filter(modes="guest").samples["machine"]) == {"snap"}
+    assert "of event 'cpu-clock'" in perf("report", "--stdio", "-i", two.path)
+    again = two.path
+    assert Path(again).exists()
+
+
+_KERNEL = """
+import time, kvmperf_magic as kvm
+top = kvm.top(frequency=1000)
+while not len(top.table):
+    time.sleep(0.05)
+print("running", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_kernel_leaves_no_process(how: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _KERNEL],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as kernel:
+        assert kernel.stdout is not None
+        assert kernel.stdout.readline() == b"running\n"
+        (recorder,) = samplers(kernel.pid)
+        kernel.send_signal(how)
+        kernel.wait(5)
+    until(lambda: not Path(f"/proc/{recorder}").exists(), 3)
+
+
+def test_a_killed_recorder_is_said_and_the_view_stays() -> None:
+    with running_guest(1, "orphan"):
+        top = started(vm="orphan")
+        until(lambda: len(top.table), 5)
+        os.kill(top.process.pid, signal.SIGKILL)
+        until(lambda: not top.running, 5)
+    assert "killed" in str(top.error)
+    assert "killed" in repr(top)
+    assert len(top.table)

@@ -1,0 +1,207 @@
+"""The magics in a real shell: results, silence, errors, help, completion, loading and unloading."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from guest import running_guest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+
+from kvmperf_magic import demo
+from kvmperf_magic.answers import DiffView, MachineList, ReportView
+from kvmperf_magic.recording import Recording
+
+_LOAD = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_line_magic("load_ext", "kvmperf_magic")
+heavy = {"plotly", "ipywidgets", "pandas", "polars", "pyarrow", "numpy", "elftools"}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
+    """A shell with the extension, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    InteractiveShell.clear_instance()
+    shell = InteractiveShell.instance()
+    shell.run_line_magic("load_ext", "kvmperf_magic")
+    yield shell
+    shell.run_line_magic("unload_ext", "kvmperf_magic")
+    InteractiveShell.clear_instance()
+
+
+def test_loading_imports_nothing_heavy_and_prints_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert done.stderr == ""
+
+
+def test_unloading_leaves_nothing_behind() -> None:
+    InteractiveShell.clear_instance()
+    shell = InteractiveShell.instance()
+    shell.find_line_magic("load_ext")  # IPython registers it when it is first wanted
+    try:
+
+        def state() -> tuple[object, ...]:
+            magics = shell.magics_manager.magics
+            return (
+                {kind: sorted(names) for kind, names in magics.items()},
+                list(shell.Completer.custom_matchers),
+                {kind: len(found) for kind, found in shell.events.callbacks.items()},
+                sorted(shell.magics_manager.registry),
+                sorted(thread.name for thread in threading.enumerate()),
+            )
+
+        before = state()
+        shell.run_line_magic("load_ext", "kvmperf_magic")
+        assert state() != before
+        shell.run_line_magic("unload_ext", "kvmperf_magic")
+        assert state() == before
+        shell.run_line_magic("load_ext", "kvmperf_magic")
+        assert shell.find_line_magic("kvm_report") is not None
+        shell.run_line_magic("unload_ext", "kvmperf_magic")
+    finally:
+        InteractiveShell.clear_instance()
+
+
+@pytest.mark.kvm
+@pytest.mark.root
+def test_the_five_magics_tell_the_story(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running_guest(2, "story"):
+        listed = shell.run_line_magic("kvm_list", "")
+        elf = f"--guest-elf {demo.guest_elf()}"
+        shell.run_cell(f"g = %kvm_record --guest --vm story -F 500 --duration 1 -q {elf}")
+        shell.run_cell(
+            f"%%kvm_record --guest -F 500 {elf} -o cell.data\nimport time; time.sleep(0.6)"
+        )
+    with demo.HostBaseline(threads=1) as program:
+        shell.run_cell(f"h = %kvm_record --host --pid {program.pid} -F 500 --duration 1 -q")
+    assert isinstance(listed, MachineList)
+    assert "story" in repr(listed)
+    guest, host = shell.user_ns["g"], shell.user_ns["h"]
+    assert isinstance(guest, Recording)
+    assert isinstance(host, Recording)
+    assert Path("perf.data.guest").exists()
+    assert Path("perf.data.host").exists()
+    assert "cell.data" in capsys.readouterr().out
+
+    report = shell.run_line_magic("kvm_report", "g --sort symbol")
+    assert isinstance(report, ReportView)
+    assert "ext3_test_allocatable" in repr(report)
+    assert set(report.table["symbol"]) == set(
+        shell.run_line_magic("kvm_report", f"perf.data.guest -s sym {elf}").table["symbol"]
+    )
+    diff = shell.run_line_magic("kvm_diff", elf)
+    assert isinstance(diff, DiffView)
+    assert diff.diff.names == ("host", "guest")
+    assert "ext3_test_allocatable" in set(diff.table["symbol"])
+    few = shell.run_line_magic("kvm_diff", "h g -S ext3 -c ratio")
+    assert all("ext3" in name for name in few.table["symbol"])
+
+
+@pytest.mark.root
+def test_a_command_is_recorded_as_long_as_it_runs(
+    shell: InteractiveShell, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = "i = 0\nwhile i < 3000000: i += 1\nprint('said by the command')"
+    recording = shell.run_line_magic("kvm_record", f'--host -q -- {sys.executable} -c "{code}"')
+    assert "said by the command" in capfd.readouterr().out
+    assert len(recording) > 50
+    assert len(set(recording.samples["pid"].tolist())) == 1
+
+
+@pytest.mark.root
+def test_a_semicolon_silences_and_an_assignment_keeps(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.run_cell("%kvm_record --host --duration 0.2 -q;")
+    assert capsys.readouterr().out == ""
+    shell.run_cell("%kvm_report;")
+    assert capsys.readouterr().out == ""
+    shell.run_cell("p = %kvm_report")
+    assert capsys.readouterr().out == ""
+    assert isinstance(shell.user_ns["p"], ReportView)
+    shell.run_cell("%kvm_report --sort comm --modes host")
+    assert "children_overhead" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("magic", "line", "words"),
+    [
+        ("kvm_report", "nowhere.data", ["nowhere.data"]),
+        ("kvm_report", "", ["no recording in this folder", "kvm_record"]),
+        ("kvm_report", "broken.data", ["broken.data"]),
+        ("kvm_diff", "", ["perf.data.host", "not there"]),
+        ("kvm_record", "--guest --vm nobody --duration 1", ["no VM 'nobody'"]),
+        ("kvm_record", "--host -e no-such-event --duration 1", ["no-such-event"]),
+        ("kvm_record", "--host -e kvm:no_such_point --duration 1", ["no_such_point"]),
+        ("kvm_record", "--host --pid 0-x", ["list of numbers"]),
+        ("kvm_record", "--host --no-such-option", ["--no-such-option"]),
+        ("kvm_record", "--host --pid 99999999 --duration 1", ["99999999"]),
+        ("kvm_top", "--sort nothing", ["sort key"]),
+        ("kvm_list", "what", ["no arguments"]),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    shell: InteractiveShell, magic: str, line: str, words: list[str]
+) -> None:
+    Path("broken.data").write_bytes(b"PERFILE2" + b"\0" * 10)
+    with pytest.raises(UsageError) as caught:
+        shell.run_line_magic(magic, line)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert all(word in said for word in words), said
+
+
+def test_help_shows_the_options_and_examples(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, words in {
+        "kvm_record": ["--guest-elf", "--duration", "-F HZ", "%%kvm_record --guest"],
+        "kvm_report": ["--sort", "--percent-limit", "p.flamegraph"],
+        "kvm_diff": ["--compute", "wdiff", "perf.data.kvm"],
+        "kvm_top": ["--delay", "snapshot"],
+        "kvm_list": ["vCPU threads"],
+    }.items():
+        shell.run_cell(f"%{name}?")
+        said = capsys.readouterr().out
+        assert all(word in said for word in words), (name, said)
+
+
+def complete(shell: InteractiveShell, line: str) -> list[str]:
+    with provisionalcompleter():
+        found = list(shell.Completer.completions(line, len(line)))
+    return [line[: one.start] + one.text for one in found]
+
+
+def test_completion(shell: InteractiveShell) -> None:
+    Path("perf.data.mine").touch()
+    shell.user_ns["recording"] = Recording.__new__(Recording)
+    for line, wanted in {
+        "%kvm_record --gu": "%kvm_record --guest-elf",
+        "p = %kvm_report --per": "p = %kvm_report --percent-limit",
+        "%kvm_report perf.data.m": "%kvm_report perf.data.mine",
+        "%kvm_report reco": "%kvm_report recording",
+        "%kvm_diff --total ker": "%kvm_diff --total kernel",
+        "%kvm_record -e cpu-cl": "%kvm_record -e cpu-clock",
+    }.items():
+        assert wanted in complete(shell, line), line
+    assert not [c for c in complete(shell, "print(--gu") if "guest" in c]
+
+
+@pytest.mark.kvm
+def test_completion_knows_the_vms(shell: InteractiveShell) -> None:
+    with running_guest(1, "tabbed"):
+        assert complete(shell, "%kvm_record --vm tab") == ["%kvm_record --vm tabbed"]
