@@ -1,0 +1,1 @@
+"""What recording costs and how fast reading is, as ratios to perf in the same run."""
