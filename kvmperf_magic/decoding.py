@@ -18,6 +18,7 @@ from kvmperf_magic.guests.context import machine_pids, modes_of, split_chains, v
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.modes import GUEST_KERNEL, GUEST_USER, HOST_USER
 from kvmperf_magic.perfdata.attr import Event
+from kvmperf_magic.perfdata.chains import Chains
 from kvmperf_magic.perfdata.samples import SampleColumns
 from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.profile.profile import FrameTable, Profile, Stacks
@@ -58,12 +59,12 @@ def decode(
     # the space an address means something in: a user epoch, the host kernel (-1), or a VM
     epoch = spaces.epoch_of(samples.pid, samples.time)
     guest = (mode == GUEST_KERNEL) | (mode == GUEST_USER)
-    key = _chain_hash(samples.chain_offsets, samples.chain_words)
+    key = _chain_hash(samples.chains)
     key = _mix(key ^ _mix(samples.ip) ^ (mode.astype(np.uint64) << np.uint64(56)))
     key = _mix(key ^ np.where(guest, machine_pid, epoch).astype(np.uint64))
     _, first, stack = np.unique(key, return_index=True, return_inverse=True)
 
-    offsets, words = _take_chains(samples.chain_offsets, samples.chain_words, first)
+    offsets, words = samples.chains.take(first).compact()
     frames = split_chains(offsets, words, samples.ip[first], mode[first])
     counts = np.diff(frames.offsets)
     row = np.repeat(first, counts)
@@ -121,33 +122,17 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.asarray(x ^ (x >> np.uint64(31)))
 
 
-def _chain_hash(offsets: NDArray[np.int64], words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _chain_hash(chains: Chains) -> NDArray[np.uint64]:
     """One hash a chain; the order of its words counts."""
-    rows = len(offsets) - 1
-    hashed = np.zeros(rows, dtype=np.uint64)
-    if not len(words):
-        return hashed
-    for start in range(0, rows, _BLOCK):
-        bounds = offsets[start : start + _BLOCK + 1]
-        block = words[bounds[0] : bounds[-1]]
-        local = bounds - bounds[0]
-        place = np.arange(len(block)) - np.repeat(local[:-1], np.diff(local))
+    hashed = np.zeros(len(chains), dtype=np.uint64)
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    for start in range(0, len(chains), _BLOCK):
+        offsets, block = chains.take(slice(start, start + _BLOCK)).compact()
+        place = np.arange(len(block)) - np.repeat(offsets[:-1], np.diff(offsets))
         sums = np.zeros(len(block) + 1, dtype=np.uint64)
-        golden = np.uint64(0x9E3779B97F4A7C15)
         np.cumsum(_mix(block + place.astype(np.uint64) * golden), out=sums[1:])
-        hashed[start : start + len(local) - 1] = sums[local[1:]] - sums[local[:-1]]
+        hashed[start : start + _BLOCK] = sums[offsets[1:]] - sums[offsets[:-1]]
     return hashed
-
-
-def _take_chains(
-    offsets: NDArray[np.int64], words: NDArray[np.uint64], rows: NDArray[np.intp]
-) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """The chains of these rows, as offsets and words of their own."""
-    counts = offsets[rows + 1] - offsets[rows]
-    taken = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum(counts, out=taken[1:])
-    source = np.arange(taken[-1]) + np.repeat(offsets[rows] - taken[:-1], counts)
-    return taken, words[source]
 
 
 def _reversed_rows(values: NDArray[_Any], offsets: NDArray[np.int64]) -> NDArray[_Any]:

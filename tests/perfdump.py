@@ -69,5 +69,5 @@ def ours(file: PerfFile) -> list[Sample]:
     s = file.samples
     columns = (s.cpu, s.time, s.misc, s.pid, s.tid, s.ip, s.period)
     rows = zip(*(c.tolist() for c in columns), strict=True)
-    bounds, words = s.chain_offsets.tolist(), s.chain_words.tolist()
+    bounds, words = (part.tolist() for part in s.chains.compact())
     return [Sample(*row, chain=words[bounds[i] : bounds[i + 1]]) for i, row in enumerate(rows)]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kvmperf_magic.perfdata.abi import RecordType, SampleType
 from kvmperf_magic.perfdata.attr import EventIds
+from kvmperf_magic.perfdata.chains import Chains
 from kvmperf_magic.perfdata.layout import SampleLayout
 from kvmperf_magic.perfdata.walk import Walk
 
@@ -35,8 +36,7 @@ class SampleColumns:
 
     `event` indexes the file's events; `misc & 7` is the cpumode. `machine_pid` is 0 and `vcpu`
     -1 where the file does not tell. A field that the event does not record is 0 (pid, tid, cpu:
-    -1). The callchain of row i is chain_words[chain_offsets[i]:chain_offsets[i + 1]]: leaf first,
-    context markers included. `record` is where row i's record stands in `words`.
+    -1), its callchain empty. `record` is where row i's record stands in `words`.
     """
 
     time: NDArray[np.uint64]  # ns of the recording's clock
@@ -49,8 +49,7 @@ class SampleColumns:
     misc: NDArray[np.uint16]
     machine_pid: NDArray[np.int32]
     vcpu: NDArray[np.int32]
-    chain_offsets: NDArray[np.int64]  # n + 1
-    chain_words: NDArray[np.uint64]
+    chains: Chains
     record: NDArray[np.int64]
     words: NDArray[np.uint64]
 
@@ -62,21 +61,30 @@ class SampleColumns:
         """Several (at least one) as one, ordered by time; ties in the order of the parts."""
         if len(parts) == 1:
             return parts[0]
-        plain = [f.name for f in fields(cls) if f.name not in ("chain_offsets", "record")]
-        whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in plain}
-        order = np.argsort(whole["time"], kind="stable")
-        shift = np.repeat(
-            np.cumsum([0, *(len(part.words) for part in parts[:-1])]), [len(p) for p in parts]
+        whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _PER_ROW}
+        shift = np.cumsum([0, *(len(part.words) for part in parts[:-1])]).tolist()
+        record = [part.record + by for part, by in zip(parts, shift, strict=True)]
+        words = np.concatenate([part.words for part in parts])
+        if all(part.chains.words is part.words for part in parts):
+            start = [part.chains.start + by for part, by in zip(parts, shift, strict=True)]
+            length = [part.chains.length for part in parts]
+            chains = Chains(words, np.concatenate(start), np.concatenate(length))
+        else:
+            chains = Chains.joined([part.chains for part in parts])
+        together = cls(**whole, chains=chains, record=np.concatenate(record), words=words)
+        return together.take(np.argsort(whole["time"], kind="stable"))
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> SampleColumns:
+        """Only these rows, in this order; rows may repeat."""
+        return SampleColumns(
+            **{name: getattr(self, name)[rows] for name in _PER_ROW},
+            chains=self.chains.take(rows),
+            record=self.record[rows],
+            words=self.words,
         )
-        record = np.concatenate([part.record for part in parts]) + shift
-        lengths = np.concatenate([np.diff(part.chain_offsets) for part in parts])
-        start = np.cumsum(lengths) - lengths
-        offsets = np.concatenate([[0], np.cumsum(lengths[order])])
-        source = np.repeat(start[order] - offsets[:-1], lengths[order]) + np.arange(offsets[-1])
-        whole["chain_words"] = whole["chain_words"][source]
-        per_row = [name for name in plain if name not in ("chain_words", "words")]
-        whole.update({name: whole[name][order] for name in per_row})
-        return cls(**whole, chain_offsets=offsets, record=record[order])
+
+
+_PER_ROW = [f.name for f in fields(SampleColumns) if f.name not in ("chains", "record", "words")]
 
 
 def decode_samples(
@@ -143,8 +151,7 @@ def _empty(words: NDArray[np.uint64]) -> SampleColumns:
         misc=none.astype(np.uint16),
         machine_pid=i32,
         vcpu=i32,
-        chain_offsets=np.zeros(1, np.int64),
-        chain_words=u64,
+        chains=Chains.none(0),
         record=none,
         words=words,
     )
@@ -196,8 +203,8 @@ class _Columns:
         self.pid = np.full(n, -1, np.int32)
         self.tid = np.full(n, -1, np.int32)
         self.cpu = np.full(n, -1, np.int32)
-        self.chain_offsets = np.zeros(n + 1, np.int64)
         self.chain_start = np.zeros(n, np.int64)
+        self.chain_length = np.zeros(n, np.int64)
 
     def gather(self, layout: SampleLayout, rows: NDArray[np.intp]) -> None:
         """The fields of fixed place, for the rows of one layout."""
@@ -234,7 +241,6 @@ class _Columns:
         rows: NDArray[np.intp],
     ) -> int:
         """Where each chain starts and how long it is; how many are longer than their record."""
-        lengths = self.chain_offsets[1:]
         broken = 0
         for i, one in enumerate(layouts):
             mine = np.flatnonzero(layout == i)
@@ -247,20 +253,11 @@ class _Columns:
             count = np.minimum(self.words[at], np.uint64(1 << 20)).astype(np.int64)
             count[begin >= size] = 1  # not even the length is there
             broken += int(np.count_nonzero(count > room))
-            lengths[mine] = np.minimum(count, room)
+            self.chain_length[mine] = np.minimum(count, room)
             self.chain_start[mine] = at + 1
-        np.cumsum(lengths, out=lengths)
         return broken
 
     def done(self, machine_pid: NDArray[np.int32], vcpu: NDArray[np.int32]) -> SampleColumns:
-        """Copy the chains together, and hand all out."""
-        offsets = self.chain_offsets
-        chain_words = np.empty(offsets[-1], np.uint64)
-        for start in range(0, len(self.time) if offsets[-1] else 0, BLOCK):
-            bounds = offsets[start : start + BLOCK + 1]
-            shift = self.chain_start[start : start + BLOCK] - bounds[:-1]
-            source = np.repeat(shift, np.diff(bounds)) + np.arange(bounds[0], bounds[-1])
-            chain_words[bounds[0] : bounds[-1]] = self.words[source]
         return SampleColumns(
             time=self.time,
             ip=self.ip,
@@ -272,8 +269,7 @@ class _Columns:
             misc=self.misc,
             machine_pid=machine_pid,
             vcpu=vcpu,
-            chain_offsets=offsets,
-            chain_words=chain_words,
+            chains=Chains(self.words, self.chain_start, self.chain_length),
             record=self.position,
             words=self.words,
         )

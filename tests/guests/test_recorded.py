@@ -76,7 +76,7 @@ def test_vcpus_of_a_recorded_guest(tmp_path: Path, perf: Callable[..., str]) -> 
         assert vcpu[ours].tolist() == expected
 
     # one frame deep, the guest's own address
-    frames = split_chains(samples.chain_offsets, samples.chain_words, samples.ip, mode)
+    frames = split_chains(*samples.chains.compact(), samples.ip, mode)
     rows = np.flatnonzero(ours)
     assert (np.diff(frames.offsets)[rows] == 1).all()
     assert (frames.ip[frames.offsets[rows]] == samples.ip[rows]).all()

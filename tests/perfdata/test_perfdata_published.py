@@ -133,7 +133,8 @@ def _samples(file: PerfFile) -> Counter[tuple[Any, ...]]:
     freq = np.array([e.attr.has(AttrFlag.FREQ) or e.attr.sample_type & 256 for e in file.events])
     # quipper leaves the period out where the record has none; we give the attr's
     numbers.append(np.where(freq.astype(bool)[s.event], s.period, 0))
-    bounds, words = s.chain_offsets.tolist(), (s.chain_words & np.uint64(ADDRESS)).tolist()
+    offsets, chain = s.chains.compact()
+    bounds, words = offsets.tolist(), (chain & np.uint64(ADDRESS)).tolist()
     rows = zip(*(n.tolist() for n in numbers), strict=True)
     return Counter((*row, tuple(words[bounds[i] : bounds[i + 1]])) for i, row in enumerate(rows))
 
