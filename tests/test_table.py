@@ -7,7 +7,7 @@ import pytest
 
 from kvmperf_magic.errors import QueryError
 from kvmperf_magic.modes import MODES, mode_codes
-from kvmperf_magic.table import Categorical, Table
+from kvmperf_magic.table import Categorical, Ragged, Table
 
 
 @pytest.fixture
@@ -73,3 +73,62 @@ def test_sides_stand_for_their_modes() -> None:
     assert len(mode_codes(["host", "host-user"])) == 3
     with pytest.raises(QueryError, match="no mode 'kernel'"):
         mode_codes(["kernel"])
+
+
+RAGGED = Ragged(np.array([0, 2, 2, 5]), np.arange(5, dtype=np.uint64))
+BYTES = Ragged(np.array([0, 3, 3, 4]), np.frombuffer(b"abc<", np.uint8))
+PAIRS = Ragged(
+    np.array([0, 1, 1, 3]),
+    np.array([(1, 2), (3, 4), (5, 6)], [("from", np.uint64), ("to", np.uint64)]),
+)
+
+
+def test_rows_of_different_lengths_are_lists_in_every_library() -> None:
+    table = Table({"words": RAGGED, "raw": BYTES, "branches": PAIRS})
+    expected = {
+        "words": [[0, 1], [], [2, 3, 4]],
+        "raw": [b"abc", b"", b"<"],
+        "branches": [[{"from": 1, "to": 2}], [], [{"from": 3, "to": 4}, {"from": 5, "to": 6}]],
+    }
+    assert table.to_arrow().to_pydict() == expected
+    assert table.to_polars().to_dict(as_series=False) == expected
+    frame = table.to_pandas()
+    assert {name: frame[name].tolist() for name in frame} == expected
+    assert {name: [row[name] for row in table.rows()] for name in table} == expected
+    # parts of it as well: offsets that do not begin at 0, rows out of order
+    for rows in (slice(1, None), np.array([2, 0, 2]), np.array([True, False, True])):
+        part = table[rows].to_arrow().to_pydict()
+        assert part == {
+            n: np.array([*v, None], object)[:-1][rows].tolist() for n, v in expected.items()
+        }
+
+
+def test_rows_may_overlap_and_skip() -> None:
+    view = Ragged.view(np.array([4, 0]), np.array([2, 3]), np.arange(8), step=2)
+    assert [row.tolist() for row in view] == [[4, 6], [0, 2, 4]]
+    assert view.values.tolist() == [4, 6, 0, 2, 4]
+    assert view.offsets.tolist() == [0, 2, 5]
+    assert [len(row) for row in view.take(np.array([1, 1])).arrays()] == [3, 3]
+    assert view.take(slice(0)).values.tolist() == []
+
+
+def test_rows_of_different_lengths_are_shown_shortly() -> None:
+    table = Table({"words": Ragged(np.array([0, 0, 900]), np.arange(900)), "n": np.arange(2)})
+    assert "[900] 0x0, 0x1, 0x2 ..." in repr(table)
+    assert "61 62 63" in Table({"raw": BYTES})._repr_html_()
+    assert "0x1/0x2" in repr(Table({"branches": PAIRS}))
+
+
+def test_slicing_asks_for_no_lazy_column() -> None:
+    made = []
+
+    def column() -> np.ndarray:
+        made.append(1)
+        return np.arange(6)
+
+    table = Table({"lazy": column}, 6)
+    part = table[np.array([5, 1])][:1]
+    assert not made
+    assert part["lazy"].tolist() == [5]
+    assert table["lazy"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert len(made) == 1
