@@ -88,7 +88,7 @@ def build_tree(
     tokens[is_label] = label_tokens[within(label_offsets, pairs.group)]
     tokens[~is_label] = entry[frames]
 
-    parent, token, end, depth = _grow(
+    parent, token, end, depth = grow(
         tokens, offsets, callee=order == "callee", radix=entries + len(names)
     )
     own = sums(end, pairs.weight, len(parent))
@@ -161,10 +161,12 @@ def _frames(
     return frames[kept], np.bincount(owner[kept], minlength=len(lengths)).astype(np.int64)
 
 
-def _grow(
+def grow(
     tokens: NDArray[np.int64], offsets: NDArray[np.int64], *, callee: bool, radix: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
-    """Merges paths level by level: parent, token and depth of every node, last node of a path."""
+    """Merges paths of tokens (int64 below `radix`; path i is tokens[offsets[i]:offsets[i + 1]])
+    level by level: parent, token and depth of every node, and the last node of every path. Node 0,
+    the root, has parent and token -1."""
     lengths = np.diff(offsets)
     end = np.zeros(len(lengths), dtype=np.int64)
     parents = [np.array([-1], dtype=np.int64)]
