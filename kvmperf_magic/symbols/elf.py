@@ -132,6 +132,10 @@ class ElfImage:
             file.seek(offset)
             return file.read(min(size, self.size - offset))
 
+    def whole(self) -> bytes:
+        """All of the file."""
+        return self._read(0, self.size)
+
     def section(self, name: str) -> Section | None:
         return next((s for s in self.sections if s.name == name), None)
 

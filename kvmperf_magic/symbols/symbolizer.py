@@ -279,19 +279,26 @@ class Symbolizer:
         return found
 
     def _read(self, name: str, build_id: str, pid: int, container: bool) -> _Image:
-        alive = pid if self._alive(pid) else 0
-        if name in vdso.NAMES:
-            return self._vdso(name, build_id, alive)
-        if not name.startswith("/"):
-            return _Image(None, None, "", "no file")
-        if name.startswith("//"):
-            return _Image(None, None, "", "not a file")
-        found = files.find(
-            name, build_id, symfs=self._options.symfs, pid=alive, container=container
-        )
+        found = self._find(name, build_id, pid, container)
         if found.runtime is None or found.symbols is None:
             return _Image(None, None, "", found.note)
         return self._of_elf(found.runtime, found.symbols, found.note)
+
+    def find(self, name: str, build_id: str, pid: int) -> files.Found:
+        """The ELF files behind a user mapping of a process: those its names come from."""
+        build_id = build_id or self._build_ids.get(name, "")
+        return self._find(name, build_id, pid, self._container(pid)[0])
+
+    def _find(self, name: str, build_id: str, pid: int, container: bool) -> files.Found:
+        alive = pid if self._alive(pid) else 0
+        if name in vdso.NAMES:
+            image = self._vdso(name, build_id, alive)
+            return files.Found(image, image, "" if image else "the vdso of another kernel")
+        if not name.startswith("/"):
+            return files.Found(None, None, "no file")
+        if name.startswith("//"):
+            return files.Found(None, None, "not a file")
+        return files.find(name, build_id, symfs=self._options.symfs, pid=alive, container=container)
 
     def _of_elf(self, runtime: ElfImage, symbols: ElfImage, note: str = "") -> _Image:
         try:
@@ -301,7 +308,7 @@ class Symbolizer:
         named = NamedTable(table, self._names, readable=self._options.demangle)
         return _Image(named, runtime.segments, symbols.path, note)
 
-    def _vdso(self, name: str, build_id: str, pid: int) -> _Image:
+    def _vdso(self, name: str, build_id: str, pid: int) -> ElfImage | None:
         image = None
         if self._same_boot:
             image = vdso.own() if name == "[vdso]" else None
@@ -312,9 +319,7 @@ class Symbolizer:
                 image = ElfImage(files.cache_folder(build_id) / "vdso")
             except FileError:
                 image = None
-        if image is None:
-            return _Image(None, None, "", "the vdso of another kernel")
-        return self._of_elf(image, image)
+        return image
 
     def _perf_map(self, name: str, pid: int) -> _Image:
         found = self._images.get((name, "", 0))
