@@ -42,6 +42,7 @@ class Session:
     features: dict[int, Any] = field(default_factory=dict)
     build_ids: list[BuildId] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    tracing: bytes = b""  # what came with a TRACING_DATA record
     _note: list[bytes] = field(default_factory=list)
     _noted: dict[str, Any] = field(default_factory=dict)
     _guests: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -56,18 +57,23 @@ class Session:
                 "holds compressed records (perf record -z), which are not read yet",
                 hint="record without -z",
             )
-        for row in walked.of_type(*_DESCRIBING).tolist():
-            kind = int(walked.type[row])
-            try:
-                _DESCRIBING[kind](self, walked, row)
-            except (ValueError, struct.error) as error:
-                self.problems.append(f"a record of type {RecordType(kind).name}: {error}")
+        self.describe(walked)
         ids = EventIds(self.events)
         samples, problems = decode_samples(walked, ids, self._guest_ids())
         sideband, others = decode_sideband(walked, ids, self._records)
         self._records += len(walked.position)
         self.problems += problems + others
         return Batch(samples, sideband, counts)
+
+    def describe(self, walked: Walk) -> None:
+        """Take only what these records say of the recording itself: attrs, names, features."""
+        self.tracing = walked.tracing or self.tracing
+        for row in walked.of_type(*_DESCRIBING).tolist():
+            kind = int(walked.type[row])
+            try:
+                _DESCRIBING[kind](self, walked, row)
+            except (ValueError, struct.error) as error:
+                self.problems.append(f"a record of type {RecordType(kind).name}: {error}")
 
     @property
     def kvmperf(self) -> dict[str, Any]:

@@ -180,8 +180,9 @@ class _Reader:
             # IDENTIFIER is the last word of a trailer, for this very purpose
             event = self.events.of(self.walked.words[end - 1])
             back = np.where(event >= 0, np.array(places)[event], 0)
-        time = self.walked.words[np.maximum(end - back, 0)]
-        return np.where((back > 0) & (back < self.walked.size[rows]), time, 0).astype(np.uint64)
+        there = (back > 0) & (back < self.walked.size[rows])
+        time = self.walked.words[np.where(there, end - back, 0)]
+        return np.where(there, time, 0).astype(np.uint64)
 
     def strings(self, rows: NDArray[np.intp], at: NDArray[np.int64]) -> Categorical:
         """NUL-terminated strings at these words of the records."""

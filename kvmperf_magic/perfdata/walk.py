@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import struct
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,18 @@ CHAINS = 1024
 LEAST_CHAINS = 16  # fewer than these are quicker one by one
 WINDOW = 256  # words searched for a header behind each guessed place
 WORDS_PER_CHAIN = 2048
+STEADY = 4096  # ordinary records in a row, after which many are tried at a time again
+LEADING = 4096  # records looked at for what a recording says of itself before its samples
 # these are followed by a payload that their size does not count
 _SLOW = (int(RecordType.AUXTRACE), int(RecordType.HEADER_TRACING_DATA))
+# simpleperf's own records have 32 bits of size: its record.h, SimpleperfRecordHeader
+_LONG = 32768
+_LEADING_END = frozenset(
+    map(int, (RecordType.SAMPLE, RecordType.COMPRESSED, RecordType.COMPRESSED2))
+)
 
 Buffer = bytes | bytearray | memoryview | mmap.mmap
+ByteOrder = Literal["little", "big"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,9 @@ class Walk:
 
     `end` is the offset in the buffer behind the last whole record; `problem` tells why the walk
     stopped there, empty if at the end. `incomplete`: the record there is cut off, not wrong.
+    `tracing` is what followed a TRACING_DATA record, `auxtrace` how many AUXTRACE records there
+    were and how many bytes followed them. The words of a walk of the other byte order are
+    as in the file; type, misc and size are decoded.
     """
 
     words: NDArray[np.uint64]
@@ -43,6 +55,8 @@ class Walk:
     end: int
     problem: str
     incomplete: bool
+    tracing: bytes = b""
+    auxtrace: tuple[int, int] = (0, 0)
 
     def of_type(self, *types: int) -> NDArray[np.intp]:
         """Rows of these record types, in file order."""
@@ -59,89 +73,172 @@ class Walk:
         return self.words[start + 1 : start + int(self.size[row])].tobytes()
 
 
-def walk(buffer: Buffer, start: int = 0, end: int | None = None) -> Walk:
+def walk(
+    buffer: Buffer, start: int = 0, end: int | None = None, order: ByteOrder = "little"
+) -> Walk:
     """All whole records of buffer[start:end]. Never fails: see Walk.problem."""
     end = len(buffer) if end is None else end
+    plain = _Plain(buffer, start, end, order)
+    found: list[NDArray[np.int64]] = []
+    steady = STEADY
+    while True:
+        if order == "little":
+            position, reached = _many_chains(_words(buffer, plain.at, end))
+            found.append(plain.at + 8 * position)
+            plain.at += 8 * reached
+            steady = STEADY if reached else 2 * steady
+        going = plain.follow(steady if order == "little" else None)
+        found.append(np.array(plain.offsets, np.int64))
+        plain.offsets.clear()
+        if not going:
+            return _laid_out(buffer, start, end, np.concatenate(found), plain)
+
+
+def leading(buffer: Buffer, start: int, end: int, order: ByteOrder = "little") -> Walk:
+    """The records before the first sample, at most LEADING."""
+    plain = _Plain(buffer, start, end, order)
+    plain.follow(LEADING, until=_LEADING_END)
+    offsets = np.array(plain.offsets, np.int64)
+    return _laid_out(buffer, start, plain.at, offsets, plain)
+
+
+def _words(buffer: Buffer, start: int, end: int) -> NDArray[np.uint64]:
     count = max(end - start, 0) // 8
-    words = np.frombuffer(buffer, "<u8", count, start) if count else np.zeros(0, "<u8")
-    position, reached = _many_chains(words)
-    plain = _Plain(buffer, start + 8 * reached, end)
-    if not plain.offsets:
-        return _columns(words, position, plain)
+    return np.frombuffer(buffer, "<u8", count, start) if count else np.zeros(0, "<u8")
+
+
+def _laid_out(
+    buffer: Buffer, start: int, end: int, offset: NDArray[np.int64], plain: _Plain
+) -> Walk:
+    """Columns of the records at these offsets: of the buffer itself if all of them stand on a
+    word of it, else of a copy in which they do."""
+    words = _words(buffer, start, end)
+    if plain.odd:
+        raw = np.frombuffer(buffer, np.uint8)
+        headers = raw[offset[:, None] + np.arange(8)].view("<u8").ravel()
+    else:
+        headers = words[(offset - start) // 8]
+    kind, misc, size = _fields(headers, plain.order)
     if not plain.odd:
-        rest = (np.array(plain.offsets, np.int64) - start) // 8
-        return _columns(words, np.concatenate([position, rest]), plain)
-    # records that are not 8-aligned: lay the rest out anew, so that everything is words again
-    pieces = [words[:reached].tobytes()]
-    rest = np.zeros(len(plain.offsets), np.int64)
-    at = reached
-    for i, (offset, size) in enumerate(zip(plain.offsets, plain.sizes, strict=True)):
+        position = (offset - start) // 8
+    else:
         padded = -(-size // 8)
-        pieces.append(bytes(buffer[offset : offset + size]).ljust(8 * padded, b"\0"))
-        rest[i] = at
-        at += padded
-    return _columns(np.frombuffer(b"".join(pieces), "<u8"), np.concatenate([position, rest]), plain)
-
-
-def _columns(words: NDArray[np.uint64], position: NDArray[np.int64], plain: _Plain) -> Walk:
-    header = words[position]
+        position = np.cumsum(padded) - padded
+        words = np.zeros(int(padded.sum()), np.uint64)
+        into = words.view(np.uint8)
+        # records that follow each other without a gap are copied together
+        first = np.ones(len(offset), np.bool_)
+        first[1:] = offset[1:] != offset[:-1] + 8 * padded[:-1]
+        begin = np.flatnonzero(first)
+        last = np.append(begin[1:], len(offset)) - 1
+        length = offset[last] + size[last] - offset[begin]
+        for at, source, count in zip(
+            (8 * position[begin]).tolist(), offset[begin].tolist(), length.tolist(), strict=True
+        ):
+            into[at : at + count] = raw[source : source + count]
     return Walk(
         words=words,
         position=position,
-        size=((header >> np.uint64(48)).astype(np.int64) + 7) // 8,
-        type=(header & np.uint64(0xFFFFFFFF)).astype(np.uint32),
-        misc=(header >> np.uint64(32)).astype(np.uint16),
-        end=plain.end,
+        size=-(-size // 8),
+        type=kind,
+        misc=misc,
+        end=plain.at,
         problem=plain.problem,
         incomplete=plain.incomplete,
+        tracing=plain.tracing,
+        auxtrace=(plain.auxtraces, plain.auxtrace_bytes),
     )
+
+
+def _fields(
+    headers: NDArray[np.uint64], order: ByteOrder
+) -> tuple[NDArray[np.uint32], NDArray[np.uint16], NDArray[np.int64]]:
+    """Type, misc and size in bytes of headers as they stand in the file."""
+    if order == "little":
+        kind = (headers & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+        misc = (headers >> np.uint64(32)).astype(np.uint16)
+        size = (headers >> np.uint64(48)).astype(np.int64)
+    else:
+        native = headers.byteswap()
+        kind = (native >> np.uint64(32)).astype(np.uint32)
+        misc = (native >> np.uint64(16)).astype(np.uint16)
+        size = (native & np.uint64(0xFFFF)).astype(np.int64)
+    return kind, misc, np.where(kind >= _LONG, size + (misc.astype(np.int64) << 16), size)
 
 
 class _Plain:
     """One record after the other, by bytes; steps over what follows AUXTRACE and TRACING_DATA."""
 
-    def __init__(self, buffer: Buffer, start: int, end: int) -> None:
+    def __init__(self, buffer: Buffer, start: int, end: int, order: ByteOrder) -> None:
+        self.buffer, self.start, self.at, self.end = buffer, start, start, end
+        self.order: ByteOrder = order
         self.offsets: list[int] = []
-        self.sizes: list[int] = []
-        self.odd = False
+        self.odd = False  # some record does not stand on a word counted from the start
         self.problem = ""
         self.incomplete = False
-        at = start
-        unpack = struct.Struct("<IHH").unpack_from
+        self.tracing = b""
+        self.auxtraces = self.auxtrace_bytes = 0
+
+    def follow(self, steady: int | None, until: frozenset[int] = frozenset()) -> bool:
+        """To the end, or until `steady` ordinary records came in a row; whether there may be
+        more. A record of a type of `until` ends it too, and is not taken."""
+        unpack = struct.Struct("<IHH" if self.order == "little" else ">IHH").unpack_from
+        buffer, end, at, left = self.buffer, self.end, self.at, steady
         while at + 8 <= end:
-            kind, _, size = unpack(buffer, at)
+            kind, misc, size = unpack(buffer, at)
+            if kind in until:
+                break
+            if kind >= _LONG:
+                size += misc << 16
             if size < 8:
                 self.problem = f"a record of type {kind} says it has {size} bytes"
                 break
-            whole = size + (self._payload(buffer, kind, at, size, end) if kind >= 64 else 0)
-            if at + whole > end:
-                self.problem = f"a record of {whole} bytes is cut off after {end - at}"
+            payload = self._payload(kind, at, size) if kind in _SLOW else 0
+            if at + size + payload > end:
+                self.problem = f"a record of {size + payload} bytes is cut off after {end - at}"
                 self.incomplete = True
                 break
+            if payload:
+                self._keep(kind, at + size, payload)
             self.offsets.append(at)
-            self.sizes.append(size)
-            self.odd |= bool((at - start) % 8 or size % 8)
-            at += whole
-        if at < end and not self.problem:
+            odd = bool((at - self.start) % 8 or size % 8)
+            self.odd |= odd
+            at += size + payload
+            if left is not None:
+                left = steady if payload or size % 8 else left - 1
+                if not left:
+                    self.at = at
+                    return True
+        if 0 < end - at < 8:
             self.problem = f"{end - at} bytes are left behind the last record"
             self.incomplete = True
-        self.end = at
+        self.at = at
+        return False
 
-    @staticmethod
-    def _payload(buffer: Buffer, kind: int, at: int, size: int, end: int) -> int:
+    def _payload(self, kind: int, at: int, size: int) -> int:
         """Bytes that follow the record without being counted in its size."""
-        if kind == RecordType.AUXTRACE and size >= 16 and at + 16 <= end:
-            return int.from_bytes(buffer[at + 8 : at + 16], "little")
-        if kind == RecordType.HEADER_TRACING_DATA and size >= 12 and at + 12 <= end:
-            return -(-int.from_bytes(buffer[at + 8 : at + 12], "little") // 8) * 8
-        return 0
+        wide = 8 if kind == RecordType.AUXTRACE else 4
+        if size < 8 + wide or at + 8 + wide > self.end:
+            return 0
+        told = int.from_bytes(self.buffer[at + 8 : at + 8 + wide], self.order)
+        if kind == RecordType.AUXTRACE:
+            return told
+        # simpleperf counts it in the record
+        return 0 if told <= size - 12 else -(-told // 8) * 8
+
+    def _keep(self, kind: int, at: int, size: int) -> None:
+        if kind == RecordType.AUXTRACE:
+            self.auxtraces += 1
+            self.auxtrace_bytes += size
+        else:
+            self.tracing = bytes(self.buffer[at : at + size])
 
 
 def _sizes(header: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Sizes in words of what these headers say; 0 where the fast walk cannot go on."""
     size = (header >> np.uint64(48)).astype(np.int64)
     kind = header & np.uint64(0xFFFFFFFF)
-    slow = (kind == _SLOW[0]) | (kind == _SLOW[1])
+    slow = (kind == _SLOW[0]) | (kind == _SLOW[1]) | (kind >= _LONG)
     return np.where((size & 7 == 0) & ~slow, size >> 3, 0)
 
 
@@ -206,7 +303,8 @@ def _joined(
             continue
         header = raw[at]
         size = header >> 51
-        if header >> 48 & 7 or header & 0xFFFFFFFF in _SLOW or not 0 < size <= len(raw) - at:
+        kind = header & 0xFFFFFFFF
+        if header >> 48 & 7 or kind in _SLOW or kind >= _LONG or not 0 < size <= len(raw) - at:
             break
         between.append(at)
         at += size

@@ -62,7 +62,7 @@ def test_what_is_not_read_is_said(fixtures: Path) -> None:
         name = row["file"]
         if "fmt=v1" in row["notes"] or any(word in name for word in COMPRESSED):
             with pytest.raises(FileError, match="not read yet") as caught:
-                read(fixtures / "recordings" / name)
+                _ = read(fixtures / "recordings" / name).samples
             said[name] = caught.value.hint
     assert len(said) >= 8
     assert all(said.values())
