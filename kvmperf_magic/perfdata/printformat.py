@@ -50,6 +50,12 @@ _BINARY: dict[str, tuple[int, Callable[[int, int], int]]] = {
     "/": (9, lambda a, b: a // b if b else 0),
     "%": (9, lambda a, b: a % b if b else 0),
 }
+_UNARY: dict[str, Callable[[int], int]] = {
+    "-": operator.neg,
+    "~": operator.invert,
+    "!": operator.not_,
+    "+": operator.pos,
+}
 
 
 @dataclass(frozen=True)
@@ -326,7 +332,7 @@ def _applied(apply: Callable[[int, int], int], left: Expression, right: Expressi
 
 
 def _signed(sign: str, value: Expression) -> Expression:
-    apply = {"-": operator.neg, "~": operator.invert, "!": operator.not_, "+": operator.pos}[sign]
+    apply = _UNARY[sign]
     if isinstance(value, _Constant):
         return _Constant(int(apply(_number(value.value))))
     return lambda env: int(apply(_number(value(env))))
