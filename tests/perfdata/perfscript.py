@@ -1,0 +1,195 @@
+"""What `perf script -D` says of a recording: every sample as perf delivers it, and its raw chain.
+
+One run gives both: the dump of each record (offset, misc, raw callchain words, branches) and,
+right behind the dump of a sample, the lines that perf script prints of it: one, or one for each
+member of a group that it delivers, or none where it drops the sample.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FIELDS = ("comm", "pid", "tid", "cpu", "time", "period", "event", "ip")
+_MISSING = re.compile(r"Cannot print '(\w+)' field")
+# {cpu} {time} {offset} [{size}]: PERF_RECORD_SAMPLE(IP, {misc}): {pid}/{tid}: {ip} period: ...
+_SAMPLE = re.compile(
+    rb"((?:\d+ )*)0x([0-9a-f]+) \[0x[0-9a-f]+\]: PERF_RECORD_SAMPLE\(IP, (0x[0-9a-f]+)\): "
+    rb"(-?\d+)/(-?\d+): (0x[0-9a-f]+|0) period: (\d+)"
+)
+# {offset}@{path} [{size}]: event: {type}. Only a stream has a record at 0: in files those are
+# what perf makes up, an attr for the events it wants to synthesise from a trace
+_RECORD = re.compile(rb"(?:0x[0-9a-f]+@.*|0@pipe) \[0x[0-9a-f]+\]: event: (\d+)$")
+_FRAME = re.compile(rb"\.\.\.\.\. +\d+: ([0-9a-f]{16})$")
+_BRANCH = re.compile(rb"\.\.\.\.\. +\d+: ([0-9a-f]{16}) -> ([0-9a-f]{16})")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sample as perf script prints it; cpu, time and comm None where it cannot."""
+
+    time: int | None
+    pid: int
+    tid: int
+    cpu: int | None
+    period: int
+    event: str
+    ip: int
+    chain: tuple[int, ...]
+    branches: tuple[tuple[int, int], ...]
+    misc: int
+    comm: str
+
+
+@dataclass
+class Dumped:
+    """A SAMPLE record as -D shows it."""
+
+    offset: int
+    misc: int
+    cpu: int | None
+    time: int | None
+    pid: int
+    tid: int
+    ip: int
+    period: int
+    chain: list[int] = field(default_factory=list)
+    branches: list[tuple[int, int]] = field(default_factory=list)
+    printed: list[bytes] = field(default_factory=list)
+
+
+@dataclass
+class Account:
+    """All that perf says of a file. `counts`: records by the number of their type."""
+
+    returncode: int
+    errors: str
+    fields: tuple[str, ...]
+    records: list[Dumped]
+    counts: Counter[int]
+
+    @property
+    def dropped(self) -> list[Dumped]:
+        """Samples that perf read and printed nothing of."""
+        return [record for record in self.records if not record.printed]
+
+    def rows(self) -> list[Row]:
+        """What perf script printed, in its order."""
+        line = _line(self.fields)
+        return [self._row(line, r, raw) for r in self.records for raw in r.printed]
+
+    def _row(self, line: re.Pattern[str], record: Dumped, raw: bytes) -> Row:
+        text = raw.decode("utf-8", "replace")
+        found = line.match(text)
+        if not found:
+            raise AssertionError(f"perf script printed {text!r} for the fields {self.fields}")
+        told = found.groupdict()
+        return Row(
+            time=int(told["time"].replace(".", "")) if "time" in told else None,
+            pid=int(told["pid"]),
+            tid=int(told["tid"]),
+            cpu=int(told["cpu"]) if "cpu" in told else None,
+            period=int(told["period"]),
+            event=told["event"],
+            ip=int(told["ip"], 16),
+            chain=tuple(record.chain),
+            branches=tuple(record.branches),
+            misc=record.misc,
+            comm=told["comm"],
+        )
+
+
+def _line(fields: tuple[str, ...]) -> re.Pattern[str]:
+    """tools/perf/builtin-script.c: perf_sample__fprintf_start() and process_event()."""
+    parts = [r"\s*(?P<comm>.*?)\s+(?P<pid>-?\d+)/(?P<tid>-?\d+)\s+"]
+    if "cpu" in fields:
+        parts.append(r"\[(?P<cpu>-?\d+)\]\s+")
+    if "time" in fields:
+        parts.append(r"(?P<time>\d+\.\d{9}):\s+")
+    parts.append(r"(?P<period>\d+)\s+(?P<event>\S.*?):\s+(?P<ip>[0-9a-f]+)\s*$")
+    return re.compile("".join(parts))
+
+
+def run(path: Path) -> Account:
+    """Ask perf script, with as many fields as every event of the file has."""
+    fields = FIELDS
+    while True:
+        # without a kallsyms for guests perf script drops guest samples
+        done = _perf("script", "-D", "--ns", "-G", "--guestkallsyms=/dev/null",
+                     "-F", ",".join(fields), "-i", path)  # fmt: skip
+        errors = done.stderr.decode("utf-8", "replace")
+        missing = _MISSING.search(errors)
+        if done.returncode and missing and missing[1] in fields:
+            fields = tuple(name for name in fields if name != missing[1])
+            continue
+        return _account(done.returncode, errors, fields, done.stdout)
+
+
+def _perf(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "PERF_CONFIG": "/dev/null", "LC_ALL": "C", "PERF_PAGER": "cat"}
+    # the home is where perf looks for a cache of debug files
+    environment["HOME"] = "/nonexistent"
+    for _ in range(4):
+        done = subprocess.run(
+            ["perf", *map(str, arguments)],
+            check=False,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+            env=environment,
+        )
+        # see perfdump.steady(): MMAP2 records marked as having a build id smash perf 6.1's stack
+        if b"stack smashing" not in done.stderr:
+            break
+    return done
+
+
+def _account(returncode: int, errors: str, fields: tuple[str, ...], out: bytes) -> Account:
+    records: list[Dumped] = []
+    counts: Counter[int] = Counter()
+    current: Dumped | None = None
+    for line in out.split(b"\n"):
+        start = line[:3]
+        if not line or start == b".  " or line == b".":
+            continue
+        if start == b"...":
+            if current is None:
+                continue
+            if frame := _FRAME.match(line):
+                current.chain.append(int(frame[1], 16))
+            elif branch := _BRANCH.match(line):
+                current.branches.append((int(branch[1], 16), int(branch[2], 16)))
+        elif start == b". ." or start[:2] in (b" .", b": "):
+            continue
+        elif start[:1] == b"0" and (record := _RECORD.match(line)):
+            current = None
+            counts[int(record[1])] += 1
+        elif b": PERF_RECORD_" in line:
+            current = None
+            if sample := _SAMPLE.match(line):
+                current = _dumped(sample, fields)
+                records.append(current)
+        elif current is not None and line[:1] != b".":
+            current.printed.append(line)
+    return Account(returncode, errors, fields, records, counts)
+
+
+def _dumped(found: re.Match[bytes], fields: tuple[str, ...]) -> Dumped:
+    """The numbers in front are what the events record of cpu and time."""
+    stamps = [int(stamp) for stamp in found[1].split()]
+    time = stamps.pop() if "time" in fields and stamps else None
+    cpu = stamps.pop() if stamps else None
+    return Dumped(
+        offset=int(found[2], 16),
+        misc=int(found[3], 16),
+        cpu=cpu,
+        time=time,
+        pid=int(found[4]),
+        tid=int(found[5]),
+        ip=int(found[6], 16),
+        period=int(found[7]),
+    )
