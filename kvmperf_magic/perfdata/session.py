@@ -15,7 +15,8 @@ import numpy as np
 
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.perfdata import features as sections
-from kvmperf_magic.perfdata.abi import Feature, RecordType
+from kvmperf_magic.perfdata import tracingdata
+from kvmperf_magic.perfdata.abi import EventType, Feature, RecordType
 from kvmperf_magic.perfdata.attr import Attr, Event, EventIds, event_name
 from kvmperf_magic.perfdata.features import BuildId
 from kvmperf_magic.perfdata.records import EVENT_UPDATE_NAME, NOTE_MAGIC
@@ -47,6 +48,8 @@ class Session:
     _noted: dict[str, Any] = field(default_factory=dict)
     _guests: dict[int, tuple[int, int]] = field(default_factory=dict)
     _records: int = 0
+    _named_from: bytes = b""  # the tracing data that events were named from
+    _split: bytearray = field(default_factory=bytearray)
 
     def take(self, walked: Walk) -> Batch:
         """Decode these records. FileError where they hold what cannot be read."""
@@ -73,7 +76,9 @@ class Session:
             try:
                 _DESCRIBING[kind](self, walked, row)
             except (ValueError, struct.error) as error:
-                self.problems.append(f"a record of type {RecordType(kind).name}: {error}")
+                name = RecordType(kind).name if kind < _SIMPLEPERF else kind
+                self.problems.append(f"a record of type {name}: {error}")
+        self._name_tracepoints()
 
     @property
     def kvmperf(self) -> dict[str, Any]:
@@ -146,6 +151,45 @@ class Session:
             if pid:
                 self._guests[words[2 + 4 * i]] = pid & 0x7FFFFFFF, vcpu & 0x7FFFFFFF
 
+    def _name_tracepoints(self) -> None:
+        """Events of which only the id is known: TRACING_DATA names them `system:name`, as
+        evsel__prepare_tracepoint_event() does."""
+        payload = self.features.get(Feature.TRACING_DATA) or self.tracing
+        if not payload or payload == self._named_from:
+            return
+        self._named_from = payload
+        unnamed = [
+            i
+            for i, event in enumerate(self.events)
+            if event.attr.type == EventType.TRACEPOINT and event.name == event_name(event.attr)
+        ]
+        try:
+            formats = tracingdata.parse(payload).events if unnamed else {}
+        except ValueError as error:
+            self.problems.append(f"TRACING_DATA: {error}")
+            return
+        for i in unnamed:
+            event = self.events[i]
+            if format := formats.get(event.attr.config):
+                self.events[i] = replace(event, name=format.event)
+
+    def _simpleperf(self, walked: Walk, row: int) -> None:
+        """simpleperf's TRACING_DATA {u32 size, payload}, the payload in the record; what is too
+        long for its records of old comes in pieces (record.h: TracingDataRecord, SplitRecord)."""
+        start = int(walked.position[row])
+        size = int(walked.words[start]) >> 48 | int(walked.misc[row]) << 16
+        raw = walked.words[start : start + int(walked.size[row])].tobytes()[:size]
+        kind = int(walked.type[row])
+        if kind == _SPLIT:
+            self._split += raw[8:]
+            return
+        if kind == _SPLIT_END:
+            raw = bytes(self._split)
+            self._split = bytearray()
+        kind, _, length = struct.unpack_from("<III", raw)
+        if kind in (_TRACING_DATA, RecordType.HEADER_TRACING_DATA) and 12 + length <= len(raw):
+            self.tracing = raw[12 : 12 + length]
+
     def _guest_ids(self) -> GuestIds:
         ids = sorted(self._guests)
         return GuestIds(
@@ -155,6 +199,8 @@ class Session:
         )
 
 
+_SIMPLEPERF = 32768  # its own types of records begin here: simpleperf's record.h
+_SPLIT, _SPLIT_END, _TRACING_DATA = 32772, 32773, 32777
 _DESCRIBING = {
     int(RecordType.HEADER_ATTR): Session._attr,
     int(RecordType.HEADER_EVENT_TYPE): Session._event_type,
@@ -162,4 +208,6 @@ _DESCRIBING = {
     int(RecordType.HEADER_FEATURE): Session._feature,
     int(RecordType.HEADER_BUILD_ID): Session._build_id,
     int(RecordType.ID_INDEX): Session._id_index,
+    int(RecordType.HEADER_TRACING_DATA): Session._simpleperf,
+    **dict.fromkeys((_SPLIT, _SPLIT_END, _TRACING_DATA), Session._simpleperf),
 }
