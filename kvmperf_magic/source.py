@@ -5,16 +5,19 @@ from __future__ import annotations
 import platform
 import socket
 import time as clock
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from kvmperf_magic.decoding import Decoded, decode
 from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.perfdata.chains import Chains
 from kvmperf_magic.perfdata.reader import PerfFile
 from kvmperf_magic.sampler.facts import boot_id
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.spaces import AddressSpaces
 from kvmperf_magic.symbols.symbolizer import Symbolizer
+from kvmperf_magic.unwinding.complete import complete
 
 
 class Source:
@@ -23,6 +26,7 @@ class Source:
     def __init__(self, file: PerfFile, options: SymbolOptions) -> None:
         self.file = file
         self.options = options
+        self.warnings: list[str] = []  # of stacks; the symbolizer has its own
         self.machines = [Machine.from_json(m) for m in file.kvmperf.get("machines", [])]
 
     @cached_property
@@ -44,10 +48,22 @@ class Source:
         return AddressSpaces(sideband.mmap, sideband.comm, sideband.fork)
 
     @cached_property
+    def chains(self) -> Chains:
+        """The callchains of all samples, with the user frames that were left to be worked out."""
+        if not self.options.unwind:
+            return self.file.samples.chains
+        return complete(self.file, self.spaces, self.symbolizer, self.warnings)
+
+    @cached_property
     def decoded(self) -> Decoded:
         file = self.file
         return decode(
-            file.samples, file.sideband, file.events, self.machines, self.spaces, self.symbolizer
+            replace(file.samples, chains=self.chains),
+            file.sideband,
+            file.events,
+            self.machines,
+            self.spaces,
+            self.symbolizer,
         )
 
     @cached_property

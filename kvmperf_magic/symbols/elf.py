@@ -132,6 +132,11 @@ class ElfImage:
             file.seek(offset)
             return file.read(min(size, self.size - offset))
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether it was given as bytes: then `path` names no file."""
+        return isinstance(self._source, bytes)
+
     def whole(self) -> bytes:
         """All of the file."""
         return self._read(0, self.size)

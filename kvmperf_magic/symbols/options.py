@@ -28,6 +28,7 @@ class SymbolOptions:
             name or pid.
         guest_symbols: "host" where the guests run the host's own kernel image.
         demangle: whether C++ and Rust names are shown as they are written in the source.
+        unwind: whether stacks that were copied are unwound, which needs the files that ran.
     """
 
     kallsyms: PathLike | None = None
@@ -40,6 +41,7 @@ class SymbolOptions:
     guest_elf: PathLike | Mapping[str | int, PathLike] | None = None
     guest_symbols: str | None = None
     demangle: bool = True
+    unwind: bool = True
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:

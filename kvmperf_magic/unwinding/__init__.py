@@ -1,0 +1,1 @@
+"""User callchains that the kernel did not walk: made of stack dumps, branches, later records."""
