@@ -92,9 +92,9 @@ class Recording:
 
     @property
     def warnings(self) -> list[str]:
-        """What stood in the way of naming addresses, one line each."""
+        """What stood in the way of naming addresses and unwinding stacks, one line each."""
         _ = self.profile
-        return self._source.symbolizer.warnings
+        return [*self._source.warnings, *self._source.symbolizer.warnings]
 
     @property
     def symbols(self) -> Table:
