@@ -16,6 +16,7 @@ from test_tables import HOSTILE
 from trees import big_tree, tree_of, trees
 
 from kvmperf_widgets import FlameGraph
+from kvmperf_widgets.paint import COLOURS
 from kvmperf_widgets.picture import PLOTLY
 from kvmperf_widgets.svg import CHARACTER
 from kvmperf_widgets.text import columns_of
@@ -284,3 +285,85 @@ def test_a_frame_that_is_not_there_is_refused(frame: int) -> None:
     else:
         with pytest.raises(LookupError):
             graph.focus(frame)
+
+
+def recursive_tree() -> Tree:
+    """all -> main -> eval -> eval -> (lock -> spin, eval -> lock), main -> lock"""
+    return tree_of(
+        [-1, 0, 1, 2, 3, 4, 3, 6, 1],
+        ["all", "main", "eval", "eval", "lock", "spin", "eval", "lock", "lock"],
+        [0, 1, 2, 4, 8, 16, 32, 64, 128],
+        ["", *["host-user"] * 8],
+    )
+
+
+def test_sandwich_has_callers_above_and_callees_beneath() -> None:
+    made = FlameGraph(recursive_tree(), "demo", "cycles").sandwich("eval")
+    assert made.callers.total[0] == made.callees.total[0] == 126
+    drawn = frames(made.to_svg())
+    root = drawn[0]
+    assert root["name"] == "eval"
+    assert "49.41 % of all" in root["hover"]
+    up = {f["name"] for f in drawn if float(f["y"]) < float(root["y"])}
+    down = {f["name"] for f in drawn if float(f["y"]) > float(root["y"])}
+    assert (up, down) == ({"main"}, {"eval", "lock", "spin"})
+    text = made.search("spin|main").to_text(80)
+    assert "100.00 % of callers, 12.70 % of callees matched" in text
+    assert "eval: called by" in text
+    assert "eval: calls" in text
+    assert len(made.to_spec()["data"][0]["x"]) == len(drawn)
+    assert made.self_share == pytest.approx(100 * 2 / 126)
+    locks = FlameGraph(recursive_tree()).sandwich("lock")
+    assert locks.callers.total[0] == 8 + 16 + 64 + 128
+    assert "in 3 places" in locks.to_text(100)
+    with pytest.raises(LookupError):
+        FlameGraph(recursive_tree()).sandwich("nothing")
+
+
+def test_each_change_is_a_new_picture_of_the_full_tree() -> None:
+    graph = FlameGraph(recursive_tree(), unit="cycles")
+    before = graph.to_svg()
+    once = graph.collapse_recursion()
+    names = [once.tree.names[i] for i in once.tree.name]
+    assert sorted(names) == ["all", "eval", "lock", "lock", "main", "spin"]
+    assert once.tree.total[0] == 255
+    assert "recursion collapsed" in once.to_text(80)
+    merged = graph.merge("^eval$")
+    assert "eval" not in [merged.tree.names[i] for i in merged.tree.name]
+    assert merged.focus("lock").layout().total[merged.focus("lock").layout().above] == 216
+    left = graph.drop("spin")
+    assert left.tree.total[0] == 255 - 16
+    assert "left out: spin, 6.27 %" in left.to_svg()
+    assert graph.drop(2).tree.total[0] == 255 - 126
+    assert graph.drop(2).reset().tree is graph.tree
+    assert graph.focus("spin").collapse_recursion().layout().total[-1] == 16
+    with pytest.raises(re.error):
+        graph.merge("(")
+    with pytest.raises(LookupError):
+        graph.drop(9)
+    assert graph.to_svg() == before
+
+
+def test_colours_by_dso_vm_and_hash_have_a_legend_and_can_be_read() -> None:
+    tree = big_tree(3000)
+    for by in COLOURS:
+        graph = FlameGraph(tree).colour(by)
+        paint = graph._paint(tree.total > 0)
+        for theme in (LIGHT, DARK):
+            fills = [shade.colour(theme) for shade in paint.shades]
+            assert all(contrast(fill, ink_on(fill)) >= 4.3 for fill in fills)
+        assert len(paint.of) == len(tree)
+        used = {frame["class"].split()[1] for frame in frames(graph.to_svg())}
+        assert len(used) > 2 or by == "vm"
+        colours = set(graph.to_spec()["data"][0]["marker"]["color"])
+        assert len(colours) == len(used)
+    by_dso = FlameGraph(tree).colour("dso").to_svg()
+    assert ">qemu-system-x86_64<" in by_dso or ">/usr/bin/qemu-system-x86_64<" in by_dso
+    by_vm = FlameGraph(lock_tree()).colour("vm")
+    shades = [f["class"].split()[1] for f in frames(by_vm.to_svg())]
+    names = [f["name"] for f in frames(by_vm.to_svg())]
+    assert shades[names.index("vm")] == shades[names.index("vcpu")]
+    assert shades[names.index("vm")] != shades[names.index("qemu")] != shades[names.index("all")]
+    assert [words for words, _ in by_vm._paint(by_vm.tree.total > 0).legend] == ["vm", "host"]
+    with pytest.raises(ValueError, match="no colours by"):
+        FlameGraph(tree).colour("taste")  # type: ignore[arg-type]

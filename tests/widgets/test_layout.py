@@ -12,18 +12,6 @@ from kvmperf_widgets.layout import Layout, layout
 from kvmperf_widgets.tree import Tree
 
 
-def paths(tree: Tree) -> dict[tuple[tuple[str, str], ...], float]:
-    """Weight by stack (root left out): the oracle, frame by frame in plain Python."""
-    weights: dict[tuple[tuple[str, str], ...], float] = {}
-    stacks: list[tuple[tuple[str, str], ...]] = []
-    for i, above in enumerate(tree.parent.tolist()):
-        own = (tree.names[tree.name[i]], tree.kinds[tree.kind[i]])
-        stacks.append((*stacks[above], own) if above >= 0 else ())
-        if tree.self_value[i]:
-            weights[stacks[i]] = weights.get(stacks[i], 0.0) + float(tree.self_value[i])
-    return weights
-
-
 def check(tree: Tree, root: int, laid: Layout, most: int) -> None:
     boxes = len(laid.node) - laid.above
     assert boxes <= most
@@ -126,28 +114,6 @@ def test_order_is_by_name_and_does_not_change_with_pruning(tree: Tree, most: int
     assert [order[n] for n in pruned.node.tolist() if n >= 0] == sorted(
         order[n] for n in pruned.node.tolist() if n >= 0
     )
-
-
-@given(trees())
-def test_reversed_tree_holds_the_same_stacks_backwards(tree: Tree) -> None:
-    turned = {stack[::-1]: weight for stack, weight in paths(tree.reversed()).items()}
-    assert turned == pytest.approx(paths(tree))
-
-
-@given(trees(), st.sampled_from("abcdefgh"))
-def test_merged_tree_holds_all_that_a_name_calls(tree: Tree, name: str) -> None:
-    chosen = np.array([tree.names[i] == name for i in tree.name])
-    if not chosen.any():
-        return
-    wanted: dict[tuple[tuple[str, str], ...], float] = {}
-    root = ((tree.names[tree.name[0]], tree.kinds[tree.kind[0]]),)
-    for stack, weight in paths(tree).items():
-        whole = root + stack
-        at = next((i for i, frame in enumerate(whole) if frame[0] == name), None)
-        if at is not None:
-            beneath = whole[at + 1 :]
-            wanted[beneath] = wanted.get(beneath, 0.0) + weight
-    assert paths(tree.merged(chosen)) == pytest.approx(wanted)
 
 
 def test_the_widest_are_kept_and_the_rest_is_one_box() -> None:

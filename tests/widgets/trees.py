@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -24,6 +26,29 @@ def tree_of(
         np.zeros(len(names), dtype=np.int32),
         ["[kernel.kallsyms]"],
     )
+
+
+Stack = tuple[tuple[str, str], ...]
+
+
+def paths(tree: Tree) -> dict[Stack, float]:
+    """Weight by stack (root left out): the oracle, frame by frame in plain Python."""
+    weights: dict[Stack, float] = {}
+    stacks: list[Stack] = []
+    for i, above in enumerate(tree.parent.tolist()):
+        own = (tree.names[tree.name[i]], tree.kinds[tree.kind[i]])
+        stacks.append((*stacks[above], own) if above >= 0 else ())
+        if tree.self_value[i]:
+            weights[stacks[i]] = weights.get(stacks[i], 0.0) + float(tree.self_value[i])
+    return weights
+
+
+def summed(stacks: Iterable[tuple[Stack, float]]) -> dict[Stack, float]:
+    """The weights of equal stacks added up."""
+    weights: dict[Stack, float] = {}
+    for stack, weight in stacks:
+        weights[stack] = weights.get(stack, 0.0) + weight
+    return weights
 
 
 @st.composite
@@ -53,4 +78,28 @@ def big_tree(count: int = 50_000, seed: int = 1) -> Tree:
         KINDS,
         random.integers(0, 3, count).astype(np.int32),
         ["[kernel.kallsyms]", "/usr/bin/qemu-system-x86_64", "/lib/libc.so.6"],
+    )
+
+
+def deep_tree(count: int = 50_000, depth: int = 1000, *, recursive: bool = False) -> Tree:
+    """Chains of `depth` frames of any names; or one such chain of two names that call each other,
+    with everything else beneath its frames."""
+    random = np.random.default_rng(2)
+    parent = np.arange(-1, count - 1)
+    parent[1::depth] = 0
+    name = random.integers(0, 5000, count)
+    if recursive:
+        parent[depth:] = random.integers(0, depth, count - depth)
+        parent[0] = -1
+        name = np.where(np.arange(count) < depth, np.arange(count) % 2, name)
+    parent[0] = -1
+    return Tree(
+        parent.astype(np.int32),
+        name.astype(np.int32),
+        [f"function_number_{i}" for i in range(5000)],
+        random.pareto(0.9, count) * 1e6,
+        np.full(count, KINDS.index("host-user"), dtype=np.int32),
+        KINDS,
+        np.zeros(count, dtype=np.int32),
+        ["a.out"],
     )

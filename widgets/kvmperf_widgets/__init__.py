@@ -10,7 +10,17 @@ from kvmperf_widgets.delta import DeltaBars
 from kvmperf_widgets.flame import FlameGraph
 from kvmperf_widgets.page import Page
 from kvmperf_widgets.picture import Picture
+from kvmperf_widgets.sandwich import Sandwich
 from kvmperf_widgets.timeline import ShareLine, ShareLines
 from kvmperf_widgets.tree import Tree
 
-__all__ = ["DeltaBars", "FlameGraph", "Page", "Picture", "ShareLine", "ShareLines", "Tree"]
+__all__ = [
+    "DeltaBars",
+    "FlameGraph",
+    "Page",
+    "Picture",
+    "Sandwich",
+    "ShareLine",
+    "ShareLines",
+    "Tree",
+]

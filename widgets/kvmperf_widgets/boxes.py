@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_widgets.layout import Layout
+from kvmperf_widgets.paint import PLAIN, Paint, Shade
 from kvmperf_widgets.text import amount, clean, percent, weight
-from kvmperf_widgets.theme import KINDS, LABEL
+from kvmperf_widgets.theme import LABEL
 from kvmperf_widgets.tree import Tree
 
 
@@ -28,6 +29,9 @@ class Box:
     above: bool  # an ancestor of the focused frame
     merged: int  # > 1: a "..." of that many frames
     matched: bool
+    shade: Shade
+    mark: str = ""  # "new" or "vanished", of two profiles
+    note: str = ""  # what a line of text says of it besides
 
 
 @dataclass(frozen=True)
@@ -38,67 +42,89 @@ class View:
     subtitle: str  # says what the weight is and how much is shown
     boxes: list[Box]
     rows: int
-    kinds: list[str]  # the modes that are there, for the legend
+    paint: Paint
     query: str
     matched: str  # "12.3 % matched", "" without a search
     icicle: bool
 
 
-def view(
-    tree: Tree,
-    laid: Layout,
-    *,
-    title: str,
-    subtitle: str,
-    unit: str,
-    icicle: bool,
-    query: str = "",
-    matches: NDArray[np.bool_] | None = None,
-) -> View:
-    """Puts words to a layout. `matches` is a mask of the tree's frames that a search found."""
+class Words:
+    """What the hover text of a frame says."""
+
+    def __init__(
+        self, tree: Tree, unit: str, *, whole: float | None = None, of: str = "the focused frame"
+    ) -> None:
+        self.tree = tree
+        self.unit = unit
+        self.whole = float(tree.total[0]) if whole is None else whole
+        self.of = of
+
+    def name(self, node: int) -> str:
+        return clean(self.tree.names[self.tree.name[node]], 300)
+
+    def shares(self, total: float, base: float | None) -> str:
+        """`base` is the weight of the focused frame, None for what is not within it."""
+        text = f"{percent(share_of(total, self.whole))} of all"
+        return text + (f", {percent(share_of(total, base))} of {self.of}" if base else "")
+
+    def dots(self, total: float, base: float | None) -> str:
+        return f"{weight(total, self.unit)} ({self.shares(total, base)})"
+
+    def frame(self, node: int, total: float, own: float, base: float | None) -> list[str]:
+        """The lines beneath the name; empty ones are left out."""
+        tree = self.tree
+        where = (tree.kinds[tree.kind[node]], clean(tree.details[tree.detail[node]], 200))
+        return [
+            f"{weight(total, self.unit)} ({self.shares(total, base)})",
+            f"self {weight(own, self.unit)} ({percent(share_of(own, self.whole))})" if own else "",
+            " · ".join(filter(None, where)),
+        ]
+
+    def mark(self, node: int) -> str:
+        return ""
+
+    def note(self, node: int) -> str:
+        return ""
+
+    def sum(self, base: float) -> str:
+        """What the weight is and how much of it there is."""
+        if not self.unit:
+            return ""
+        all_of_it = weight(base, "ns") if self.unit.split()[-1:] == ["ns"] else amount(base)
+        return f"weight is {clean(self.unit)}: {all_of_it} in all"
+
+
+def boxes_of(
+    tree: Tree, laid: Layout, paint: Paint, words: Words, hits: NDArray[np.bool_]
+) -> list[Box]:
+    """The boxes of a layout with their words; `hits` (one a box) are lit up."""
     focused = laid.above
     base = float(laid.total[focused])
-    everything = float(tree.total[0])
-    hits = np.zeros(len(laid.node), dtype=np.bool_)
-    found = ""
-    if matches is not None:
-        hits = _hits(tree, laid, matches)
-        found = f"{percent(matched_share(tree, int(laid.node[focused]), matches))} matched"
     boxes = []
     for i, node in enumerate(laid.node.tolist()):
-        total, own = float(laid.total[i]), float(laid.self_value[i])
-        shares = f"{percent(_share(total, everything))} of all"
-        if focused and i >= focused:
-            shares += f", {percent(_share(total, base))} of the focused frame"
-        hover: tuple[str, ...]
-        if i < focused and node < 0:
-            name, kind = f"… {int(laid.merged[i]):,} callers", LABEL
-            hover = (name,)
-        elif node < 0:
-            count, deeper = int(laid.merged[i]), int(laid.deeper[i])
-            name, kind = f"… {count:,} narrow frames", LABEL
-            if deeper:
-                name = f"… {deeper:,} row{'s'[: deeper != 1]} deeper, {count:,} frames"
-            hover = (
-                name,
-                f"{weight(total, unit)} ({shares})",
-                "focus on their caller to see them",
-            )
+        total = float(laid.total[i])
+        within = base if focused and i >= focused else None
+        mark = note = ""
+        lines: Sequence[str] = ()
+        if node >= 0:
+            name, kind, shade = words.name(node), tree.kinds[tree.kind[node]], paint.of[node]
+            lines = words.frame(node, total, float(laid.self_value[i]), within)
+            mark, note = words.mark(node), words.note(node)
         else:
-            name = clean(tree.names[tree.name[node]], 300)
-            kind = tree.kinds[tree.kind[node]]
-            where = (kind, clean(tree.details[tree.detail[node]], 200))
-            hover = (
-                name,
-                f"{weight(total, unit)} ({shares})",
-                f"self {weight(own, unit)} ({percent(_share(own, everything))})" if own else "",
-                " · ".join(filter(None, where)),
-            )
+            kind, shade = LABEL, -1
+            count, deeper = int(laid.merged[i]), int(laid.deeper[i])
+            if i < focused:
+                name = f"… {count:,} callers"
+            else:
+                name = f"… {count:,} narrow frames"
+                if deeper:
+                    name = f"… {deeper:,} row{'s'[: deeper != 1]} deeper, {count:,} frames"
+                lines = (words.dots(total, within), "focus on their caller to see them")
         boxes.append(
             Box(
                 name,
                 kind,
-                tuple(filter(None, hover)),
+                tuple(filter(None, (name, *lines))),
                 float(laid.x[i]),
                 float(laid.width[i]),
                 int(laid.row[i]),
@@ -106,43 +132,40 @@ def view(
                 i < focused,
                 int(laid.merged[i]),
                 bool(hits[i]),
+                paint.shades[shade] if shade >= 0 else PLAIN,
+                mark,
+                note,
             )
         )
-    present = {box.kind for box in boxes if box.kind != LABEL and box.width > 0}
-    return View(
-        clean(title, 160),
-        _joined(
-            [
-                clean(subtitle, 300),
-                f"weight is {clean(unit)}: {_bare(base, unit)} in all" if unit else "",
-                f"showing {laid.shown:,} of {laid.frames:,} frames, {percent(laid.share)}",
-                _beyond(laid),
-            ]
-        ),
-        boxes,
-        int(laid.row.max()) + 1,
-        [kind for kind in KINDS if kind in present],
-        query,
-        found,
-        icicle,
+    return boxes
+
+
+def shown_frames(tree: Tree, laid: Layout) -> NDArray[np.bool_]:
+    """The frames that have a box with a width, as a mask."""
+    shown = np.zeros(len(tree), dtype=np.bool_)
+    shown[laid.node[(laid.node >= 0) & (laid.width > 0)]] = True
+    return shown
+
+
+def subtitle(text: str, words: Words, laid: Layout) -> str:
+    """What it is of, what the weight is and how much is shown."""
+    rows = int(laid.deeper.max())
+    return joined(
+        [
+            clean(text, 300),
+            words.sum(float(laid.total[laid.above])),
+            f"showing {laid.shown:,} of {laid.frames:,} frames, {percent(laid.share)}",
+            f"{percent(laid.beyond)} goes up to {rows:,} rows deeper" if rows else "",
+        ]
     )
 
 
-def _beyond(laid: Layout) -> str:
-    rows = int(laid.deeper.max())
-    return f"{percent(laid.beyond)} goes up to {rows:,} rows deeper" if rows else ""
-
-
-def _bare(value: float, unit: str) -> str:
-    return weight(value, "ns") if unit.split()[-1:] == ["ns"] else amount(value)
-
-
-def _share(part: float, whole: float) -> float:
-    return 100 * part / whole if whole else 0.0
-
-
-def _joined(parts: Sequence[str]) -> str:
+def joined(parts: Sequence[str]) -> str:
     return " · ".join(filter(None, parts))
+
+
+def share_of(part: float, whole: float) -> float:
+    return 100 * part / whole if whole else 0.0
 
 
 def matched_share(tree: Tree, root: int, matches: NDArray[np.bool_]) -> float:
@@ -151,7 +174,7 @@ def matched_share(tree: Tree, root: int, matches: NDArray[np.bool_]) -> float:
     A matched frame beneath a matched frame counts once.
     """
     outermost = tree.outermost(_beneath(tree, root) & matches)
-    return _share(float(tree.total[outermost].sum()), float(tree.total[root]))
+    return share_of(float(tree.total[outermost].sum()), float(tree.total[root]))
 
 
 def _beneath(tree: Tree, root: int) -> NDArray[np.bool_]:
@@ -160,10 +183,12 @@ def _beneath(tree: Tree, root: int) -> NDArray[np.bool_]:
     return tree.beneath(start)
 
 
-def _hits(tree: Tree, laid: Layout, matches: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def hits_of(tree: Tree, laid: Layout, matches: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
     """The boxes to light up: those of matched frames, and every "..." that hides one."""
     whole = laid.node >= 0
     hits = np.zeros(len(laid.node), dtype=np.bool_)
+    if matches is None:
+        return hits
     hits[whole] = matches[laid.node[whole]]
     # a frame without a box of its own is in the "..." of its nearest ancestor that has one
     box_of = np.full(len(tree), -1, dtype=np.int64)

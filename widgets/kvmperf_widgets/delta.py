@@ -10,6 +10,7 @@ from typing import Any
 
 from kvmperf_widgets.delta_svg import delta_svg
 from kvmperf_widgets.flame_text import terminal_width
+from kvmperf_widgets.paint import strength_of
 from kvmperf_widgets.picture import Picture
 from kvmperf_widgets.plotly_spec import base_layout, marker_legend, plotly_text
 from kvmperf_widgets.text import clean, columns_of, fit, pad, percent
@@ -161,8 +162,7 @@ def _size(delta: float) -> float:
 def _row(values: tuple[Any, ...], largest: float, confidence: float) -> DeltaRow:
     label, *numbers, significant, status, kind = values
     baseline, other, delta, low, high = map(float, numbers)
-    # a small change that is certain still shows its colour
-    strength = math.copysign(0.45 + 0.55 * _size(delta) / largest, delta) if significant else 0.0
+    strength = strength_of(delta, largest) if significant else 0.0
     return DeltaRow(
         clean(label),
         baseline,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvmperf_widgets.axis import ticks
+from kvmperf_widgets.paint import STEPS, diverging_shade
 from kvmperf_widgets.svg import (
     CHARACTER,
     WIDTH,
@@ -26,19 +27,13 @@ if TYPE_CHECKING:
 ROW = 24
 TOP = 100
 FOOT = 40
-_SHADES = 6  # of the diverging scale, on each side
-
-
-def _shade(strength: float) -> str:
-    step = math.ceil(abs(strength) * _SHADES)
-    return f"d{'m' if strength < 0 else 'p'}{step}" if step else "d0"
 
 
 def _rules(theme: Theme) -> dict[str, str]:
     rules = {".d0": f"fill:{diverging(0, theme)}"}
-    for step in range(1, _SHADES + 1):
-        rules[f".dp{step}"] = f"fill:{diverging(step / _SHADES, theme)}"
-        rules[f".dm{step}"] = f"fill:{diverging(-step / _SHADES, theme)}"
+    for step in range(1, STEPS + 1):
+        rules[f".dp{step}"] = f"fill:{diverging(step / STEPS, theme)}"
+        rules[f".dm{step}"] = f"fill:{diverging(-step / STEPS, theme)}"
     rules[".base"] = f"fill:{mix(theme.neutral, theme.background, 0.35)}"
     rules[".tag"] = f"font-weight:700;fill:{theme.muted}"
     rules[".row:hover .hot"] = f"fill:{theme.grid};fill-opacity:.5"
@@ -117,7 +112,11 @@ def _bar(row: DeltaRow, at: Callable[[float], float], y: float) -> str:
         return ""
     zero, end = at(0), at(row.delta)
     drawn = rectangle(
-        min(zero, end), y + 5, max(abs(end - zero), 0.8), ROW - 10, _shade(row.strength)
+        min(zero, end),
+        y + 5,
+        max(abs(end - zero), 0.8),
+        ROW - 10,
+        diverging_shade(row.strength).css,
     )
     if math.isfinite(row.low) and math.isfinite(row.high):
         ends, middle = row.whisker, y + ROW / 2
@@ -134,5 +133,7 @@ def _pair(row: DeltaRow, at: Callable[[float], float], y: float) -> str:
     if math.isfinite(row.baseline):
         drawn += rectangle(zero, y + 3, max(at(row.baseline) - zero, 0), 8, "base")
     if math.isfinite(row.other):
-        drawn += rectangle(zero, y + 12, max(at(row.other) - zero, 0), 8, _shade(row.strength))
+        drawn += rectangle(
+            zero, y + 12, max(at(row.other) - zero, 0), 8, diverging_shade(row.strength).css
+        )
     return drawn

@@ -25,8 +25,12 @@
     if (!frames.length) { return; }
     var left = frames[0].x, whole = frames[0].w;
     var focused = frames[0], pattern = "", given = Boolean(serverFound);
-    var up = frames.reduce(function (most, f) { return Math.max(most, f.y); }, 0) > frames[0].y
-      ? -1 : 1; /* icicle: callers are higher up */
+    /* the first frame is the root: callees stand above it or beneath it, in a sandwich callers
+       stand on the other side */
+    frames.forEach(function (f) {
+      f.side = Math.sign(f.y - frames[0].y);
+      f.depth = Math.abs(f.y - frames[0].y);
+    });
 
     function label(frame, width) {
       var room = Math.floor((width - 2 * INSET) / character);
@@ -45,11 +49,12 @@
     function zoom(target) {
       var scale = whole / target.w, slack = 0.02;
       frames.forEach(function (f) {
-        var callee = (f.y - target.y) * up <= 0;
+        var callee = f.depth >= target.depth;
+        var beside = Boolean(f.side && target.side) && f.side !== target.side;
         var within = f.x >= target.x - slack && f.x + f.w <= target.x + target.w + slack;
         var around = f.x <= target.x + slack && f.x + f.w >= target.x + target.w - slack;
-        var ancestor = !callee && around, shown = ancestor || callee && within;
-        f.counts = callee && within && !f.above;
+        var ancestor = !callee && around, shown = !beside && (ancestor || callee && within);
+        f.counts = shown && !ancestor && !f.above;
         f.g.classList.toggle("off", !shown);
         f.g.classList.toggle("up", f.above || ancestor);
         if (ancestor) {

@@ -5,20 +5,33 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvmperf_widgets.boxes import View, matched_share, view
+from kvmperf_widgets import regrow
+from kvmperf_widgets.boxes import (
+    View,
+    Words,
+    boxes_of,
+    hits_of,
+    matched_share,
+    shown_frames,
+    subtitle,
+)
 from kvmperf_widgets.flame_plotly import flame_spec
 from kvmperf_widgets.flame_svg import flame_svg
 from kvmperf_widgets.flame_text import LEAST_LINE, flame_text
 from kvmperf_widgets.layout import Layout, layout
+from kvmperf_widgets.paint import COLOURS, ColourBy, Paint, paint
 from kvmperf_widgets.picture import Picture
-from kvmperf_widgets.text import clean
+from kvmperf_widgets.text import clean, percent
 from kvmperf_widgets.theme import ThemeName
 from kvmperf_widgets.tree import Tree
+
+if TYPE_CHECKING:
+    from kvmperf_widgets.sandwich import Sandwich
 
 MOST_BOXES = 800
 MOST_LINES = 40
@@ -43,6 +56,7 @@ class FlameGraph(Picture):
         *,
         theme: ThemeName = "auto",
         rows: int = MOST_ROWS,
+        colour: ColourBy = "mode",
     ) -> None:
         if rows < 2:
             raise ValueError("a flame graph has at least 2 rows")
@@ -52,6 +66,7 @@ class FlameGraph(Picture):
         self.subtitle = subtitle
         self.theme: ThemeName = theme
         self.rows = rows
+        self._colour = _known(colour)
         self._whole = tree  # as given: what reset() goes back to
         self._root = 0
         self._query = ""
@@ -71,21 +86,29 @@ class FlameGraph(Picture):
         LookupError where there is no such frame.
         """
         if isinstance(frame, int):
-            if not 0 <= frame < len(self.tree):
-                raise LookupError(f"no frame {frame}: there are {len(self.tree)}")
-            return self._with(_root=frame, _notes=self._noted(self.tree.name[frame]))
-        codes = [i for i, name in enumerate(self.tree.names) if name == frame]
-        places = np.isin(self.tree.name, codes) & (self.tree.total > 0)
-        if not places.any():
-            near = difflib.get_close_matches(frame, self.tree.names, 3, 0.5)
-            raise LookupError(
-                f"no frame is named {frame!r}" + (f"; near it: {', '.join(near)}" if near else "")
-            )
+            return self._with(_root=self._checked(frame), _notes=self._noted(self.tree.name[frame]))
+        places = self._places(frame)
         outermost = np.flatnonzero(self.tree.outermost(places))
         if len(outermost) == 1:
             return self.focus(int(outermost[0]))
-        notes = self._noted(codes[0], f", {len(outermost)} places merged")
-        return self._with(tree=self.tree.merged(places), _root=0, _notes=notes)
+        notes = self._noted(self.tree.name[outermost[0]], f", {len(outermost)} places merged")
+        return self._with(tree=regrow.merged(self.tree, places), _root=0, _notes=notes)
+
+    def _places(self, name: str) -> NDArray[np.bool_]:
+        """The frames of this name that have weight, as a mask; LookupError without any."""
+        codes = [i for i, known in enumerate(self.tree.names) if known == name]
+        places = np.isin(self.tree.name, codes) & (self.tree.total > 0)
+        if not places.any():
+            near = difflib.get_close_matches(name, self.tree.names, 3, 0.5)
+            raise LookupError(
+                f"no frame is named {name!r}" + (f"; near it: {', '.join(near)}" if near else "")
+            )
+        return places
+
+    def _checked(self, frame: int) -> int:
+        if not 0 <= frame < len(self.tree):
+            raise LookupError(f"no frame {frame}: there are {len(self.tree)}")
+        return frame
 
     def _noted(self, name: int, more: str = "") -> tuple[str, ...]:
         return (*self._notes, f"focus on {clean(self.tree.names[name], 80)}{more}")
@@ -110,11 +133,53 @@ class FlameGraph(Picture):
         """Callers above callees turned round: where the weight ended stands at the top edge,
         beneath it who called it."""
         return self._with(
-            tree=self.tree.reversed(self._root),
+            tree=regrow.reversed_tree(self.tree, self._root),
             _root=0,
             _icicle=True,
             _notes=(*self._notes, "callers beneath callees"),
         )
+
+    def sandwich(self, symbol: str) -> Sandwich:
+        """All callers above a symbol, all that it calls beneath it, from every place it is in.
+
+        LookupError where there is no such frame.
+        """
+        from kvmperf_widgets.sandwich import Sandwich
+
+        return Sandwich(self, self._places(symbol))
+
+    def collapse_recursion(self) -> FlameGraph:
+        """Frames that call themselves directly become one."""
+        tree, new = regrow.without_recursion(self.tree)
+        return self._changed(tree, new, "recursion collapsed")
+
+    def merge(self, pattern: str) -> FlameGraph:
+        """Takes the frames whose name holds this regular expression out of their stacks: their
+        weight goes to their callers, what they call is called by these."""
+        frames = self.tree.named(re.compile(pattern))
+        tree, new = regrow.without(self.tree, frames)
+        return self._changed(tree, new, f"merged into callers: {clean(pattern, 60)}")
+
+    def drop(self, frame: str | int) -> FlameGraph:
+        """Leaves out all weight in the frames whose name holds this regular expression, and in
+        what they call; with a number, in that frame of the tree."""
+        if isinstance(frame, int):
+            frames = np.arange(len(self.tree)) == self._checked(frame)
+            what = self.tree.names[self.tree.name[frame]]
+        else:
+            frames, what = self.tree.named(re.compile(frame)), frame
+        left = regrow.dropped(self.tree, frames)
+        share = 100 * (1 - left.total[0] / self.tree.total[0]) if self.tree.total[0] else 0.0
+        note = f"left out: {clean(what, 60)}, {percent(share)}"
+        return self._changed(left, np.arange(len(left)), note)
+
+    def _changed(self, tree: Tree, new: NDArray[np.int64], note: str) -> FlameGraph:
+        """Another tree, the focus where it was."""
+        return self._with(tree=tree, _root=int(new[self._root]), _notes=(*self._notes, note))
+
+    def colour(self, by: ColourBy) -> FlameGraph:
+        """Colours by "mode", "dso", "vm" or by a "hash" of the name."""
+        return self._with(_colour=_known(by))
 
     def icicle(self, on: bool = True) -> FlameGraph:
         """The root at the top, callees downwards."""
@@ -125,11 +190,7 @@ class FlameGraph(Picture):
         return self._with(tree=self._whole, _root=0, _query="", _icicle=False, _notes=())
 
     def _matches(self) -> NDArray[np.bool_] | None:
-        if not self._query:
-            return None
-        found = re.compile(self._query).search
-        names = np.array([found(name) is not None for name in self.tree.names], dtype=np.bool_)
-        return names[self.tree.name]
+        return self.tree.named(re.compile(self._query)) if self._query else None
 
     def layout(self, most: int = MOST_BOXES) -> Layout:
         """The boxes of this picture."""
@@ -141,16 +202,29 @@ class FlameGraph(Picture):
             self.tree, self._root, most=most, least=least, rows=rows, callers=MOST_CALLERS
         )
 
+    def _paint(self, frames: NDArray[np.bool_]) -> Paint:
+        """The colours; their legend names those of these frames."""
+        return paint(self.tree, self._colour, frames)
+
+    def _words(self) -> Words:
+        return Words(self.tree, self.unit)
+
     def _view(self, laid: Layout) -> View:
-        return view(
-            self.tree,
-            laid,
-            title=self.title,
-            subtitle=" · ".join(filter(None, (self.subtitle, *self._notes))),
-            unit=self.unit,
-            icicle=self._icicle,
-            query=self._query,
-            matches=self._matches(),
+        tree, matches, words = self.tree, self._matches(), self._words()
+        colours = self._paint(shown_frames(tree, laid))
+        found = ""
+        if matches is not None:
+            found = f"{percent(matched_share(tree, int(laid.node[laid.above]), matches))} matched"
+        about = " · ".join(filter(None, (self.subtitle, *self._notes)))
+        return View(
+            clean(self.title, 160),
+            subtitle(about, words, laid),
+            boxes_of(tree, laid, colours, words, hits_of(tree, laid, matches)),
+            int(laid.row.max()) + 1,
+            colours,
+            self._query,
+            found,
+            self._icicle,
         )
 
     def to_svg(self, *, standalone: bool = True) -> str:
@@ -167,3 +241,9 @@ class FlameGraph(Picture):
             if text.count("\n") < MOST_LINES + 3:  # three lines of header
                 break
         return text
+
+
+def _known(by: ColourBy) -> ColourBy:
+    if by not in COLOURS:
+        raise ValueError(f"no colours by {by!r}: {', '.join(COLOURS)}")
+    return by

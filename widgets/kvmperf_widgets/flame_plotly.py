@@ -9,7 +9,7 @@ import numpy as np
 from kvmperf_widgets.boxes import View
 from kvmperf_widgets.plotly_spec import base_layout, marker_legend, plotly_text
 from kvmperf_widgets.text import fit
-from kvmperf_widgets.theme import MATCH, ThemeName, ink_on, mix, mode_colour, theme_of, tint_of
+from kvmperf_widgets.theme import MATCH, ThemeName, ink_on, mix, theme_of
 
 MOST_LABELS = 150
 ROW = 20
@@ -24,7 +24,7 @@ def flame_spec(view: View, theme_name: ThemeName) -> dict[str, Any]:
     labelled = set(np.argsort(-widths, kind="stable")[:MOST_LABELS].tolist())
     colours, inks, texts = [], [], []
     for i, box in enumerate(view.boxes):
-        colour = MATCH if box.matched else mode_colour(box.kind, theme, tint_of(box.name))
+        colour = MATCH if box.matched else box.shade.colour(theme)
         inks.append(ink_on(colour))
         faded = box.above or (view.query and not box.matched)
         colours.append(mix(colour, theme.background, 0.5) if faded else colour)
@@ -65,5 +65,5 @@ def flame_spec(view: View, theme_name: ThemeName) -> dict[str, Any]:
             "fixedrange": True,
         },
     }
-    legend = [marker_legend(kind, mode_colour(kind, theme)) for kind in view.kinds]
+    legend = [marker_legend(words, shade.colour(theme)) for words, shade in view.paint.legend]
     return {"data": [bars, *legend], "layout": layout}

@@ -16,7 +16,7 @@ from kvmperf_widgets.svg import (
     number,
 )
 from kvmperf_widgets.text import escape, fit
-from kvmperf_widgets.theme import MATCH, Theme, ThemeName, ink_on, mode_class, tint_of
+from kvmperf_widgets.theme import MATCH, Theme, ThemeName, ink_on
 
 ROW = 18
 EDGE = 12
@@ -39,6 +39,9 @@ def _rules(theme: Theme) -> dict[str, str]:
         ".dim .f.hit text": f"fill:{ink_on(MATCH)}",
         ".tool": "cursor:pointer;text-decoration:underline",
         ".off": "display:none",
+        # of two profiles: what is only in one of them
+        ".f.new rect": f"stroke:{theme.ink};stroke-width:1.2",
+        ".f.vanished rect": f"stroke:{theme.ink};stroke-width:1.2;stroke-dasharray:4 3",
     }
 
 
@@ -59,7 +62,7 @@ def flame_svg(view: View, theme: ThemeName, standalone: bool) -> str:
     )
     parts = [
         header(view.title, view.subtitle),
-        legend(view.kinds, EDGE, 63),
+        legend([(words, shade.css) for words, shade in view.paint.legend], EDGE, 63),
         element("g", {"class": f"frames{dim}"}, boxes),
         label(EDGE, height - 11, "", "mu detail"),
         label(WIDTH - EDGE, 23, view.matched, "end found"),
@@ -72,7 +75,7 @@ def flame_svg(view: View, theme: ThemeName, standalone: bool) -> str:
         height,
         theme=theme,
         description=f"Flame graph: {view.title}. {view.subtitle}",
-        rules=_rules,
+        rules=lambda theme: {**view.paint.rules(theme), **_rules(theme)},
         attributes={"data-character": CHARACTER, "data-query": view.query},
         kind="kvmp-flame",
         standalone=standalone,
@@ -87,13 +90,14 @@ def _box(box: Box, x: float, y: float, width: float) -> str:
             " up" if box.above else "",
             " dots" if box.merged > 1 else "",
             " hit" if box.matched else "",
+            f" {box.mark}" if box.mark else "",
         )
     )
     room = int((width - 2 * INSET) / CHARACTER)
     drawn = fit(box.name, room) if room >= 3 or box.merged > 1 else ""
     shown = max(width - 0.6, 0.2)  # the gap parts neighbours of one colour
     return (
-        f'<g class="f {mode_class(box.kind, tint_of(box.name))}{marks}">'
+        f'<g class="f {box.shade.css}{marks}">'
         f"<title>{'&#10;'.join(map(escape, box.hover))}</title>"
         f'<rect x="{number(x)}" y="{y}" width="{number(shown)}" height="{ROW - 1}" rx="1"/>'
         f'<text x="{number(x + INSET)}" y="{y + 12.5}">{escape(drawn)}</text></g>'

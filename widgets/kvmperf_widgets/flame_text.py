@@ -78,4 +78,5 @@ def _line(box: Box, times: int, lead: str, width: int) -> str:
     head = f"{100 * box.width:6.2f}% {bar(box.width, _BAR)} "
     lead = lead[: max(0, width - len(head) - 16)]
     name = f"▶ {box.name}" if box.matched else box.name
+    mark += f"  {box.note}" if box.note else ""
     return f"{head}{lead}{fit(name, width - len(head) - len(lead) - len(mark))}{mark}".rstrip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from kvmperf_widgets.text import columns_of, escape
-from kvmperf_widgets.theme import Theme, ThemeName, css, mode_class, mode_rules
+from kvmperf_widgets.theme import Theme, ThemeName, css
 
 WIDTH = 1040
 MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace"
@@ -25,7 +25,6 @@ def _rules(theme: Theme) -> dict[str, str]:
         ".grid": f"stroke:{theme.grid};stroke-width:1",
         ".axis": f"stroke:{theme.muted};stroke-width:1",
         ".ink": f"stroke:{theme.ink};stroke-width:1.3;fill:none",
-        **mode_rules(theme),
     }
 
 
@@ -67,15 +66,15 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     return element("line", {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "class": kind})
 
 
-def legend(kinds: Sequence[str], x: float, y: float) -> str:
-    """Squares with the names of these modes, from (x, y) on to the right."""
+def legend(entries: Sequence[tuple[str, str]], x: float, y: float) -> str:
+    """Squares with words, from (x, y) on to the right: (words, class of the square's group)."""
     parts = []
-    for kind in kinds:
+    for words, kind in entries:
         parts.append(
-            element("g", {"class": mode_class(kind)}, rectangle(x, y - 10, 12, 12))
-            + label(x + 17, y, kind, "mu")
+            element("g", {"class": kind}, rectangle(x, y - 10, 12, 12))
+            + label(x + 17, y, words, "mu")
         )
-        x += 17 + columns_of(kind) * CHARACTER + 20
+        x += 17 + columns_of(words) * CHARACTER + 20
     return "".join(parts)
 
 

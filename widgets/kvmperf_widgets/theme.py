@@ -102,18 +102,6 @@ def css(name: ThemeName, rules: Callable[[Theme], dict[str, str]], scope: str = 
     return f"{block(LIGHT)}@media(prefers-color-scheme:dark){{{block(DARK)}}}"
 
 
-def mode_rules(theme: Theme) -> dict[str, str]:
-    """Fill and ink of `.k<index of KINDS>t<tint>` (and `.kLt<tint>` for labels)."""
-    rules = {}
-    for kind in (*KINDS, LABEL):
-        for tint in range(TINTS):
-            fill = mode_colour(kind, theme, tint)
-            at = f".{mode_class(kind, tint)}"
-            rules[f"{at} rect"] = f"fill:{fill}"
-            rules[f"{at} text"] = f"fill:{ink_on(fill)}"
-    return rules
-
-
 def mode_class(kind: str, tint: int = 0) -> str:
     known = kind if kind in KINDS or kind == LABEL else "unknown"
     return f"k{'L' if known == LABEL else KINDS.index(known)}t{tint}"
