@@ -128,11 +128,14 @@ class EventIds:
         """Indices of events; 0 for the id 0 (synthesised records), -1 for an unknown id."""
         if len(self.events) == 1:
             return np.zeros(len(ids), np.int32)
+        return np.where(ids == 0, 0, self.owners(ids)).astype(np.int32)
+
+    def owners(self, ids: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """Indices of the events that really have these ids, else -1: evlist__id2sid()."""
         if not len(self._ids):
-            return np.where(ids == 0, 0, -1).astype(np.int32)
+            return np.full(len(ids), -1, np.int32)
         at = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
-        found = np.where(self._ids[at] == ids, self._owner[at], -1)
-        return np.where(ids == 0, 0, found).astype(np.int32)
+        return np.where(self._ids[at] == ids, self._owner[at], -1).astype(np.int32)
 
     def sample_id_word(self) -> int | None:
         """Where the id stands in a SAMPLE record, in words from its header; None: nowhere.
