@@ -158,19 +158,19 @@ class Session:
         if not payload or payload == self._named_from:
             return
         self._named_from = payload
-        unnamed = [
-            i
+        tracepoints = [
+            (i, event)
             for i, event in enumerate(self.events)
-            if event.attr.type == EventType.TRACEPOINT and event.name == event_name(event.attr)
+            if event.attr.type == EventType.TRACEPOINT
         ]
         try:
-            formats = tracingdata.parse(payload).events if unnamed else {}
+            formats = tracingdata.parse(payload).events if tracepoints else {}
         except ValueError as error:
             self.problems.append(f"TRACING_DATA: {error}")
             return
-        for i in unnamed:
-            event = self.events[i]
-            if format := formats.get(event.attr.config):
+        for i, event in tracepoints:
+            format = formats.get(event.attr.config)
+            if format and event.name == event_name(event.attr):
                 self.events[i] = replace(event, name=format.event)
 
     def _simpleperf(self, walked: Walk, row: int) -> None:
