@@ -7,14 +7,19 @@ is one gather over all samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kvmperf_magic.perfdata import tracingdata
+from kvmperf_magic.perfdata.abi import EventType, SampleType
+from kvmperf_magic.perfdata.attr import Event
 from kvmperf_magic.perfdata.features import text
+from kvmperf_magic.perfdata.fields import Fields
 from kvmperf_magic.perfdata.printformat import Naming, namings
+from kvmperf_magic.perfdata.samples import SampleColumns
 from kvmperf_magic.perfdata.tracingdata import Format, FormatField
 from kvmperf_magic.table import Categorical, Column, Ragged
 
@@ -25,6 +30,28 @@ def columns(format: Format, raw: Ragged) -> dict[str, Column]:
     """All fields of these samples: see TracepointFields."""
     fields = TracepointFields(format, lambda: raw)
     return {name: fields.column(name) for name in fields.names}
+
+
+def fields_of(
+    samples: SampleColumns,
+    rows: NDArray[np.bool_] | None,
+    events: Sequence[Event],
+    tracing: bytes | None,
+) -> TracepointFields | None:
+    """The fields of these samples (`rows` None: of all), where they are all of one tracepoint
+    and the recording holds its format."""
+    event = samples.event if rows is None else samples.event[rows]
+    if not tracing or not len(event) or (event != event[0]).any():
+        return None
+    attr = events[event[0]].attr
+    if attr.type != EventType.TRACEPOINT or not attr.sample_type & SampleType.RAW:
+        return None
+    try:
+        format = tracingdata.parse(tracing).events.get(attr.config)
+    except ValueError:  # the file's damage tells of it
+        return None
+    chosen = samples if rows is None else samples.take(np.flatnonzero(rows))
+    return TracepointFields(format, lambda: Fields(chosen, events).raw) if format else None
 
 
 class TracepointFields:

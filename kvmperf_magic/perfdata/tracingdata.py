@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Literal
 
 MAGIC = b"\x17\x08\x44tracing"
@@ -68,11 +69,11 @@ class FormatField:
         return not self.is_array and self.size in (1, 2, 4, 8)
 
     @classmethod
-    def parse(cls, found: re.Match[str], long_size: int) -> FormatField:
-        """ValueError for a declaration without a name."""
+    def parse(cls, found: re.Match[str], long_size: int) -> FormatField | None:
+        """From a line of a format; None for a declaration without a name."""
         declared = _DECLARED.fullmatch(found["declared"].strip())
         if declared is None:
-            raise ValueError(f"a field declared as {found['declared']!r}")
+            return None
         kind, array = declared["type"].strip(), declared["array"].strip()
         dynamic: Literal["", "__data_loc", "__rel_loc"] = ""
         for prefix in _DYNAMIC:
@@ -123,17 +124,13 @@ def _seems_signed(kind: str) -> bool:
 
 @dataclass(frozen=True)
 class Format:
-    """One tracepoint: its fields (those of all tracepoints, `common_*`, first) and how it prints.
-
-    `endian` and `long_size` (bytes) are those of the recording. `print_format` is the text behind
-    `print fmt:`, see printformat.py.
-    """
+    """One tracepoint. `text` is its whole `format` file; `endian` and `long_size` (bytes) are
+    those of the recording."""
 
     system: str
     name: str
     id: int
-    fields: tuple[FormatField, ...]
-    print_format: str
+    text: str
     endian: Endian = "<"
     long_size: int = 8
 
@@ -142,6 +139,23 @@ class Format:
         """`system:name`, as perf calls the event."""
         return f"{self.system}:{self.name}"
 
+    @cached_property
+    def fields(self) -> tuple[FormatField, ...]:
+        """In the order of the file: those of all tracepoints (`common_*`) first."""
+        body = self.text[: self._printed[0]]
+        fields = (FormatField.parse(found, self.long_size) for found in _FIELD.finditer(body))
+        return tuple(field for field in fields if field)
+
+    @property
+    def print_format(self) -> str:
+        """How the tracepoint prints, the text behind `print fmt:`: see printformat.py."""
+        return self.text[self._printed[1] :].strip()
+
+    @cached_property
+    def _printed(self) -> tuple[int, int]:
+        found = _PRINT.search(self.text)
+        return found.span() if found else (len(self.text), len(self.text))
+
     @classmethod
     def parse(cls, system: str, raw: bytes, endian: Endian = "<", long_size: int = 8) -> Format:
         """From the text of a `format` file. ValueError where it is none."""
@@ -149,17 +163,7 @@ class Format:
         name, id = _NAME.search(text), _ID.search(text)
         if name is None or id is None:
             raise ValueError(f"a format of system {system!r} without name or ID")
-        printed = _PRINT.search(text)
-        body = text[: printed.start()] if printed else text
-        return cls(
-            system=system,
-            name=name[1],
-            id=int(id[1]),
-            fields=tuple(FormatField.parse(found, long_size) for found in _FIELD.finditer(body)),
-            print_format=text[printed.end() :].strip() if printed else "",
-            endian=endian,
-            long_size=long_size,
-        )
+        return cls(system, name[1], int(id[1]), text, endian, long_size)
 
 
 @dataclass(frozen=True)
@@ -206,6 +210,7 @@ class _Cursor:
         return self.take(end + 1 - self.at)[:-1].decode("utf-8", "backslashreplace")
 
 
+@lru_cache(maxsize=4)
 def parse(payload: bytes) -> TracingData:
     """ValueError where the payload is damaged or cut off; what pads its end is ignored."""
     if not payload.startswith(MAGIC):
