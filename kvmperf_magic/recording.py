@@ -5,7 +5,7 @@ Opening reads the file's columns; names are worked out when first asked for, onc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,10 @@ from kvmperf_magic.lost import Lost
 from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, MODES
 from kvmperf_magic.perfdata.abi import AttrFlag, RecordType
 from kvmperf_magic.perfdata.reader import Header, read
+from kvmperf_magic.perfdata.tracepoints import TracepointFields, fields_of
 from kvmperf_magic.source import Source
 from kvmperf_magic.symbols.options import SymbolOptions
-from kvmperf_magic.table import Categorical, Table
+from kvmperf_magic.table import Categorical, Column, Table
 
 # where a recording of (guest, host) goes when nobody says
 DEFAULT_OUTPUTS = {
@@ -151,25 +152,33 @@ class Recording:
     @cached_property
     def samples(self) -> Table:
         """One row a sample: time (ns) event cpu pid tid comm period mode ip symbol dso machine
-        vcpu (-1 where none)."""
+        vcpu (-1 where none). Where all samples of the view are of one tracepoint, its fields too:
+        `rec.filter(event="kvm:kvm_exit").samples["exit_reason_name"]`, see TracepointFields; one
+        that is called as a column above becomes `sched_wakeup.pid`."""
         p = self.profile
-        return Table(
-            {
-                "time": p.time,
-                "event": p.event,
-                "cpu": p.cpu,
-                "pid": p.pid,
-                "tid": p.tid,
-                "comm": p.comm,
-                "period": p.period,
-                "mode": Categorical(p.mode.astype(np.int32), list(MODES)),
-                "ip": p.ip,
-                "symbol": p.symbol,
-                "dso": p.dso,
-                "machine": p.machine,
-                "vcpu": p.vcpu,
-            }
-        )
+        columns: dict[str, Column | Callable[[], Column]] = {
+            "time": p.time,
+            "event": p.event,
+            "cpu": p.cpu,
+            "pid": p.pid,
+            "tid": p.tid,
+            "comm": p.comm,
+            "period": p.period,
+            "mode": Categorical(p.mode.astype(np.int32), list(MODES)),
+            "ip": p.ip,
+            "symbol": p.symbol,
+            "dso": p.dso,
+            "machine": p.machine,
+            "vcpu": p.vcpu,
+        }
+        if self._tracepoint:
+            columns |= self._tracepoint.lazy(columns)
+        return Table(columns)
+
+    @cached_property
+    def _tracepoint(self) -> TracepointFields | None:
+        file = self._source.file
+        return fields_of(file.samples, self._mask, file.events, file.tracing)
 
     @cached_property
     def callchains(self) -> Callchains:
