@@ -306,6 +306,18 @@ def header_feature(feature: int, body: bytes) -> bytes:
     return record(RecordType.HEADER_FEATURE, 0, struct.pack("<Q", feature) + body)
 
 
+def tracing_data(payload: bytes) -> bytes:
+    """PERF_RECORD_HEADER_TRACING_DATA: the formats of a stream's tracepoints, tracingdata.py.
+
+    The payload follows the record and is not counted in its size (it may be longer than a record
+    can be). perf's own record is 12 bytes long; every reader goes by its size, and with 16 all
+    that follows stays on words.
+    """
+    padding = bytes(-len(payload) % 8)
+    size = len(payload) + len(padding)
+    return record(RecordType.HEADER_TRACING_DATA, 0, struct.pack("<I", size)) + payload + padding
+
+
 def note(body: bytes) -> bytes:
     """What our recorder wants to tell (features.py: encode_kvmperf()), among the records.
 

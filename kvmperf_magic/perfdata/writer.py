@@ -28,7 +28,8 @@ from kvmperf_magic.perfdata.features import EventDesc
 
 DATA_SIZE_AT = 48  # struct perf_file_header: offset of data.size
 IOV_MAX = 1024
-_NOT_AS_FEATURE = (Feature.BUILD_ID, Feature.KVMPERF)  # a stream has them as other records
+# a stream has them as other records
+_NOT_AS_FEATURE = (Feature.BUILD_ID, Feature.KVMPERF, Feature.TRACING_DATA)
 
 Chunk = bytes | bytearray | memoryview
 
@@ -194,15 +195,17 @@ class PerfDataWriter:
 class PipeWriter:
     """The same records as a stream on `fd`, which stays the caller's to close.
 
-    A reader that goes away is BrokenPipeError.
+    `tracing`: the formats of tracepoints among the events, as of the TRACING_DATA section; perf
+    wants them before the first sample. A reader that goes away is BrokenPipeError.
     """
 
-    def __init__(self, fd: int, events: Sequence[WrittenEvent]) -> None:
+    def __init__(self, fd: int, events: Sequence[WrittenEvent], tracing: bytes = b"") -> None:
         self.fd = fd
         names = [records.event_update_name(e.ids[0], e.name) for e in events if e.ids]
         attrs = [records.header_attr(e.attr, e.ids) for e in events]
         header = FILE_MAGIC + struct.pack("<Q", PIPE_HEADER_SIZE)
-        _write_all(fd, [header, *attrs, *names])
+        formats = [records.tracing_data(tracing)] if tracing else []
+        _write_all(fd, [header, *attrs, *names, *formats])
 
     def write(self, *chunks: Chunk) -> None:
         """Append whole records."""

@@ -112,7 +112,7 @@ class Child:
         counters.open(on_exec=targets_command(options))
         for notice in counters.notices:
             self.talk.say("notice", text=notice)
-        sink = self._sink(counters)
+        sink = self._sink(counters, formats)
         try:
             # what is known now stands at the beginning too: a killed recording still has it
             sink.write(feature_records(self._features([], Progress())))
@@ -142,13 +142,13 @@ class Child:
             sink.close()
             counters.close()
 
-    def _sink(self, counters: Counters) -> Sink:
+    def _sink(self, counters: Counters, formats: bytes) -> Sink:
         if self.options.output is not None:
             return FileSink(self.options.output, counters.written())
         fd = self._fds.get("stream")
         if fd is None:
             raise SamplerError("neither an output file nor a stream was given")
-        return StreamSink(fd, counters.written())
+        return StreamSink(fd, counters.written(), formats)
 
     def _guests(self) -> list[int]:
         return [m["pid"] for m in self.options.machines if m.get("kind") == "guest"]

@@ -51,7 +51,7 @@ class FileSink:
 class StreamSink:
     """The pipe format into a pipe. Never blocks: what the pipe does not take waits in memory."""
 
-    def __init__(self, fd: int, events: Sequence[WrittenEvent]) -> None:
+    def __init__(self, fd: int, events: Sequence[WrittenEvent], tracing: bytes = b"") -> None:
         self.fd = fd
         self.size = 0
         self.dropped = 0
@@ -59,7 +59,7 @@ class StreamSink:
         self._queued = 0
         os.set_blocking(fd, False)
         self._spool = os.memfd_create("kvmperf-stream")
-        self._encoder = PipeWriter(self._spool, events)
+        self._encoder = PipeWriter(self._spool, events, tracing)
         self._take_encoded()
 
     def write(self, *chunks: Chunk) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kvmperf_magic.perfdata.abi import EventType
+from kvmperf_magic.perfdata.tracingdata import MAGIC
 from kvmperf_magic.sampler.eventnames import tracefs
 from kvmperf_magic.sampler.events import EventSpec
 
-_MAGIC = b"\x17\x08\x44tracing0.6\0"
+_MAGIC = MAGIC + b"0.6\0"
 _LITTLE_ENDIAN, _LONG_BYTES = 0, 8
 
 
