@@ -14,12 +14,14 @@ import numpy as np
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.perfdata.abi import FILE_MAGIC, PIPE_HEADER_SIZE, RecordType
 from kvmperf_magic.perfdata.attr import Event
+from kvmperf_magic.perfdata.records import tracing_data
 from kvmperf_magic.perfdata.samples import SampleColumns
 from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.perfdata.stream import StreamReader
 from kvmperf_magic.perfdata.walk import walk
 
 _PASSING = (RecordType.SAMPLE, RecordType.FINISHED_ROUND)  # records that are not kept for good
+_REWRITTEN = (*_PASSING, RecordType.HEADER_TRACING_DATA)
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ class History:
         self._bytes -= len(chunk.raw)
         walked = walk(chunk.raw)
         words = walked.words
-        for row in np.flatnonzero(~np.isin(walked.type, _PASSING)).tolist():
+        if walked.tracing:  # it stands behind its record, in no word
+            self._kept += tracing_data(walked.tracing)
+        for row in np.flatnonzero(~np.isin(walked.type, _REWRITTEN)).tolist():
             start = int(walked.position[row])
             self._kept += words[start : start + int(walked.size[row])].tobytes()

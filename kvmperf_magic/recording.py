@@ -93,9 +93,11 @@ class Recording:
 
     @property
     def warnings(self) -> list[str]:
-        """What stood in the way of naming addresses and unwinding stacks, one line each."""
+        """What stood in the way of naming addresses, unwinding stacks and of the columns of
+        tracepoints decoded so far, one line each."""
         _ = self.profile
-        return [*self._source.warnings, *self._source.symbolizer.warnings]
+        fields = self._tracepoint.problems if self._tracepoint else []
+        return [*self._source.warnings, *self._source.symbolizer.warnings, *fields]
 
     @property
     def symbols(self) -> Table:
