@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kvmperf_magic.exporting import TABLE_FORMATS, format_of
+from kvmperf_magic.files import written
 from kvmperf_magic.guests.discovery import machines
 from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.modes import MODES
 from kvmperf_magic.profile.show import short_dso
 from kvmperf_magic.profile.tree import KINDS, build_tree
 from kvmperf_magic.table import Categorical, Table
@@ -109,6 +113,31 @@ class ReportView(View):
     def flamegraph(self) -> FlameGraph:
         return flamegraph(self.recording)
 
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """The table as CSV."""
+        return self.table.to_csv(path)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """The table as JSON."""
+        return self.table.to_json(path)
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """One self-contained page: flame graph and table."""
+        from kvmperf_magic.export.html import page
+
+        return written(page(self), path)
+
+    def export(self, path: str | Path) -> None:
+        """Writes it in the format that the name of `path` ends in: see `exporting.SUFFIXES`.
+        Tables and the page are the report's own, all else is made of its samples."""
+        form = format_of(path)
+        if form in {*TABLE_FORMATS, "html"}:
+            getattr(self, f"to_{form}")(path)
+        elif form == "parquet":
+            self.recording.to_parquet(path)
+        else:  # all of this view: the modes were chosen for the report
+            getattr(self.recording, f"to_{form}")(path, modes=MODES)
+
     def parts(self) -> Sequence[Any]:
         warnings = [f"warning: {w}" for w in self.recording.warnings]
         return [*([Lines(warnings)] if warnings else []), self.flamegraph, self.report]
@@ -142,6 +171,18 @@ class DiffView(View):
         """The share of one symbol over time on both sides, each from its own start."""
         sides = zip(self.diff.names, (self.baseline, self.other), strict=True)
         return swing(dict(sides), symbol, **options)
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """The table as CSV."""
+        return self.table.to_csv(path)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """The table as JSON."""
+        return self.table.to_json(path)
+
+    def export(self, path: str | Path) -> None:
+        """Writes the table as the name of `path` ends: .csv, .csv.gz or .json."""
+        getattr(self, f"to_{format_of(path, TABLE_FORMATS)}")(path)
 
     def parts(self) -> Sequence[Any]:
         warnings = {w: None for view in (self.baseline, self.other) for w in view.warnings}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -84,6 +84,14 @@ FILTER_OPTIONS = (
     argument("--time", metavar="FROM,UNTIL", help="seconds since the start; one may be left out"),
     argument("-e", "--event", metavar="EVENT", help="the event to show, of several"),
 )
+
+
+def export_option(suffixes: Iterable[str]) -> Any:
+    """`--export`, of the formats that these suffixes of a file stand for."""
+    known = " ".join(sorted(suffixes))
+    return argument(
+        "--export", metavar="FILE", help=f"write it too; the format is the suffix: {known}"
+    )
 
 
 def options(*groups: Callable[..., Any] | tuple[Any, ...]) -> Decorator:

@@ -63,3 +63,12 @@ class SymbolError(KvmperfError):
 
 class QueryError(KvmperfError):
     """A report, filter or diff asked for something that does not exist."""
+
+
+class LibraryError(KvmperfError):
+    """A library that only some people need is not installed."""
+
+
+def missing(library: str, extra: str) -> LibraryError:
+    """The error for a library of the extra of this name."""
+    return LibraryError(f"{library} is not installed", f'pip install "kvmperf_magic[{extra}]"')

@@ -18,6 +18,7 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 
 from kvmperf_magic import arguments as args
 from kvmperf_magic.errors import KvmperfError
+from kvmperf_magic.exporting import SUFFIXES, TABLE_FORMATS, format_of, suffixes_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -153,6 +154,7 @@ class KvmMagics(Magics):
         ),
         argument("--no-children", action="store_true", help="sort by self, not with children"),
         argument("--percent-limit", type=float, default=0.0, metavar="PERCENT", help="hide below"),
+        args.export_option(SUFFIXES),
         args.FILTER_OPTIONS,
         args.SYMBOL_OPTIONS,
     )
@@ -163,16 +165,22 @@ class KvmMagics(Magics):
         %kvm_report perf.data.guest
         %kvm_report rec --modes guest --sort symbol
         p = %kvm_report perf.data.guest         p.table, p.flamegraph.search("lock")
+        %kvm_report --export web1.pb.gz         for pprof; the suffix says the format
         """
         given = parse_argstring(self.kvm_report, line)
         recording = self._recording(given.recording or given.input, args.symbol_arguments(given))
-        return recording.filter(**args.filter_arguments(given)).report(
+        if given.export:
+            format_of(given.export)  # a name that says nothing is told before the work
+        report = recording.filter(**args.filter_arguments(given)).report(
             sort=given.sort,
             modes=args.modes_argument(given),
             event=given.event,
             order="self" if given.no_children else "children",
             percent_limit=given.percent_limit,
         )
+        if given.export:
+            report.export(given.export)
+        return report
 
     @readable
     @line_magic
@@ -201,6 +209,7 @@ class KvmMagics(Magics):
             help="what 100%% of a side is (default: %(default)s)",
         ),
         argument("--confidence", type=float, default=0.95, help="of the intervals (%(default)s)"),
+        args.export_option(suffixes_of(TABLE_FORMATS)),
         args.FILTER_OPTIONS,
         args.SYMBOL_OPTIONS,
     )
@@ -214,12 +223,14 @@ class KvmMagics(Magics):
         from kvmperf_magic.comparison import diff
 
         given = parse_argstring(self.kvm_diff, line)
+        if given.export:
+            format_of(given.export, TABLE_FORMATS)
         symbols = args.symbol_arguments(given)
         sides = [
             None if one is None else self._recording(one, symbols)
             for one in (given.baseline, given.other)
         ]
-        return diff(
+        answer = diff(
             *sides,
             modes=args.modes_argument(given),
             event=given.event,
@@ -230,6 +241,9 @@ class KvmMagics(Magics):
             total=given.total,
             confidence=given.confidence,
         )
+        if given.export:
+            answer.export(given.export)
+        return answer
 
     def _recording(self, name: str | None, symbols: dict[str, Any]) -> Recording:
         """The recording of a variable or a file."""

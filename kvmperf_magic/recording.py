@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kvmperf_magic.callchains import Callchains
 from kvmperf_magic.errors import FileError
+from kvmperf_magic.exporting import Exporting
 from kvmperf_magic.filters import select
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.lost import Lost
@@ -22,6 +23,7 @@ from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, MODES
 from kvmperf_magic.perfdata.abi import AttrFlag, RecordType
 from kvmperf_magic.perfdata.reader import Header, read
 from kvmperf_magic.perfdata.tracepoints import TracepointFields, fields_of
+from kvmperf_magic.profile.groups import group
 from kvmperf_magic.source import Source
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.table import Categorical, Column, Table
@@ -60,7 +62,7 @@ def newest() -> Path:
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
-class Recording:
+class Recording(Exporting):
     """One perf.data opened for analysis. `filter()` gives a view; nothing is decoded again."""
 
     def __init__(self, source: Source, mask: NDArray[np.bool_] | None = None) -> None:
@@ -188,6 +190,12 @@ class Recording:
         decoded, profile = self._source.decoded, self.profile
         return Callchains.of(profile, decoded.frame_ip, decoded.frame_mode)
 
+    def stack_chains(self) -> Callchains:
+        """The frames of one sample for each stack of the view, in the order of
+        `profile.groups.group(profile.stack)`: what formats that store a stack once are made of."""
+        decoded, rows = self._source.decoded, group(self.profile.stack).row
+        return Callchains.of(self.profile.select(rows), decoded.frame_ip, decoded.frame_mode)
+
     def filter(
         self,
         *,
@@ -277,24 +285,6 @@ class Recording:
         from kvmperf_magic.profile.timeline import timeline
 
         return timeline(self.answerable(modes, event).profile, symbol, **options)
-
-    def to_folded(self, path: str | Path | None = None) -> str:
-        """Folded stacks, a line each with its sum of periods; written to `path` if one is given."""
-        from kvmperf_magic.export.folded import folded
-
-        text = folded(self.answerable().profile)
-        if path is not None:
-            Path(path).write_text(text)
-        return text
-
-    def to_html(self, path: str | Path | None = None) -> str:
-        """One self-contained page: flame graph and table; written to `path` if one is given."""
-        from kvmperf_magic.export.html import page
-
-        text = page(self.report())
-        if path is not None:
-            Path(path).write_text(text)
-        return text
 
     def summary(self) -> Table:
         """What is in it, a line each."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Self, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_magic.errors import QueryError
+from kvmperf_magic.files import written
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,18 @@ class Table:
         import polars as pl
 
         return pl.from_arrow(self.to_arrow())
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """CSV with a header line, see `tabletext.csv_text`; written to `path` if one is given."""
+        from kvmperf_magic.tabletext import csv_text
+
+        return written(csv_text(self), path)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """A list of objects, see `tabletext.json_text`; written to `path` if one is given."""
+        from kvmperf_magic.tabletext import json_text
+
+        return written(json_text(self), path)
 
     def __repr__(self) -> str:
         from kvmperf_widgets.tables import text_table
