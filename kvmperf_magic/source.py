@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import socket
 import time as clock
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -58,12 +57,13 @@ class Source:
     def decoded(self) -> Decoded:
         file = self.file
         return decode(
-            replace(file.samples, chains=self.chains),
+            file.samples,
             file.sideband,
             file.events,
             self.machines,
             self.spaces,
             self.symbolizer,
+            lambda: self.chains,
         )
 
     @cached_property

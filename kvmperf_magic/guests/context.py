@@ -54,6 +54,10 @@ class Frames:
     ip: NDArray[np.uint64]
     mode: NDArray[np.uint8]
 
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        return np.diff(self.offsets)
+
 
 def modes_of(misc: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """The mode codes of samples. The record's cpumode decides, whatever the attr excluded."""

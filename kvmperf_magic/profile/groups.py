@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_magic.errors import QueryError
-from kvmperf_magic.table import Categorical, Column
+from kvmperf_magic.numbering import mix, number
+from kvmperf_magic.table import Categorical
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,13 @@ def group(codes: NDArray[np.integer]) -> Groups:
         place = np.cumsum(present) - 1
         found, ids = int(present.sum()), place[codes]
     else:
-        values, ids = np.unique(codes, return_inverse=True)
-        found = len(values)
+        numbers, first = number(mix(codes.astype(np.int64).view(np.uint64)))
+        order = np.argsort(codes[first])
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        return Groups(place[numbers], first[order])
     row = np.empty(found, dtype=np.int64)
-    row[ids] = np.arange(len(codes))  # np.unique's return_index would be a slower, stable sort
+    row[ids] = np.arange(len(codes))
     return Groups(ids, row)
 
 
@@ -79,7 +83,7 @@ def _from_zero(column: NDArray[np.integer]) -> NDArray[np.int64]:
     return wide - np.int64(min(int(wide.min(initial=0)), 0))
 
 
-def codes_of(column: Column) -> NDArray[np.integer]:
+def codes_of(column: Categorical | NDArray[Any]) -> NDArray[np.integer]:
     """A column as integers that are equal where the column is; strings may be stored twice."""
     if not isinstance(column, Categorical):
         return column

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,12 +50,22 @@ class Stacks:
 
 
 @dataclass(frozen=True)
+class Stacked:
+    """Which stack each of n samples has: `stack` (int32[n]) numbers `stacks`, whose frames are
+    rows of `frames`."""
+
+    stack: NDArray[np.int32]
+    stacks: Stacks
+    frames: FrameTable
+
+
+@dataclass(frozen=True)
 class Profile:
     """n samples, in the order of time. Every array has n rows; -1 in `vcpu` is no vCPU.
 
     `period` is the weight of a sample, `unit` what it counts ("cpu-clock ns", "cycles"). `mode`,
     `symbol` and `dso` are those of the leaf frame of the sample's stack. `machine` is "host" or
-    the name of a VM.
+    the name of a VM. Stacks are worked out when first asked for: many an answer needs none.
     """
 
     time: NDArray[np.uint64]
@@ -70,10 +81,25 @@ class Profile:
     symbol: Categorical
     dso: Categorical
     machine: Categorical
-    stack: NDArray[np.int32]
-    stacks: Stacks
-    frames: FrameTable
+    stacked_later: Callable[[], Stacked]
     unit: str = ""
+
+    @cached_property
+    def stacked(self) -> Stacked:
+        return self.stacked_later()
+
+    @property
+    def stack(self) -> NDArray[np.int32]:
+        """int32[n]: which of `stacks` each sample has."""
+        return self.stacked.stack
+
+    @property
+    def stacks(self) -> Stacks:
+        return self.stacked.stacks
+
+    @property
+    def frames(self) -> FrameTable:
+        return self.stacked.frames
 
     def __len__(self) -> int:
         return len(self.time)
@@ -92,7 +118,11 @@ class Profile:
                 columns[field.name] = value.take(rows)
             elif isinstance(value, np.ndarray):
                 columns[field.name] = value[rows]
-        return replace(self, **columns)
+
+        def later() -> Stacked:
+            return replace(self.stacked, stack=self.stack[rows])
+
+        return replace(self, **columns, stacked_later=later)
 
     def in_modes(self, modes: Iterable[str] | str | None) -> Profile:
         """The samples whose leaf runs in these modes (`host` and `guest`: all of that side)."""
@@ -159,9 +189,7 @@ def profile_of(samples: Iterable[Sample], unit: str = "") -> Profile:
         symbol=frames.symbol.take(leaf),
         dso=frames.dso.take(leaf),
         machine=categorical([row.machine for row in rows]),
-        stack=np.array(stack, np.int32),
-        stacks=stacks,
-        frames=frames,
+        stacked_later=lambda: Stacked(np.array(stack, np.int32), stacks, frames),
         unit=unit,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,8 @@ def report(
     if order == "children" and not children:
         raise QueryError("sorting by children needs children=True")
     profile = profile.in_modes(modes)
+    if not children:
+        return _flat(profile, keys, percent_limit)
     sample_keys = [getattr(profile, k) for k in keys if k in SAMPLE_KEYS]
     groups = group_rows([codes_of(c) for c in sample_keys], len(profile))
     pairs = pairs_of(profile, groups.ids, len(groups))
@@ -92,20 +94,15 @@ def report(
 
     # rows are (sample group, frame entry), written as one number
     leaf_code = pairs.group * entries + entry[profile.stacks.leaves[pairs.stack]]
-    if children:
-        rows, inclusive = _inclusive(pairs, profile.stacks, entry, entries)
-        leaf_row = np.searchsorted(rows, leaf_code)
-    else:
-        found = group(leaf_code)
-        rows, leaf_row = leaf_code[found.row], found.ids
+    rows, inclusive = _inclusive(pairs, profile.stacks, entry, entries)
+    leaf_row = np.searchsorted(rows, leaf_code)
     own = sums(leaf_row, pairs.weight, len(rows))
     samples = np.bincount(leaf_row, pairs.samples, minlength=len(rows)).astype(np.int64)
 
     ranked_by = inclusive if order == "children" else own
     everything = profile.total
     scale = 100.0 / everything if everything else 0.0
-    ranks = (-ranked_by, -inclusive) if children else (-ranked_by,)
-    ranking = np.lexsort(ranks[::-1])
+    ranking = np.lexsort((-inclusive, -ranked_by))
     ranking = ranking[ranked_by[ranking] * scale >= percent_limit]
 
     sample_row = groups.row[rows[ranking] // entries]
@@ -118,12 +115,29 @@ def report(
         else:
             columns[key] = _take(_frame_column(profile, key), frame_row)
     columns["overhead"] = own[ranking] * scale
-    if children:
-        columns["children_overhead"] = inclusive[ranking] * scale
+    columns["children_overhead"] = inclusive[ranking] * scale
     columns["self"] = own[ranking]
-    if children:
-        columns["children"] = inclusive[ranking]
+    columns["children"] = inclusive[ranking]
     columns["samples"] = samples[ranking]
+    return Report(Table(columns), keys, everything, len(profile), profile.unit)
+
+
+def _flat(profile: Profile, keys: tuple[str, ...], percent_limit: float) -> Report:
+    """The report without children: of the samples' own columns, no stack is looked at."""
+    by: list[Categorical | NDArray[Any]] = [getattr(profile, key) for key in keys]
+    groups = group_rows([codes_of(column) for column in by], len(profile))
+    own = sums(groups.ids, profile.period.astype(np.float64), len(groups))
+    samples = np.bincount(groups.ids, minlength=len(groups)).astype(np.int64)
+    everything = profile.total
+    scale = 100.0 / everything if everything else 0.0
+    ranking = np.argsort(-own, kind="stable")
+    ranking = ranking[own[ranking] * scale >= percent_limit]
+    columns: dict[str, Column] = {}
+    if "mode" in keys:
+        by[keys.index("mode")] = Categorical(profile.mode.astype(np.int32), list(MODES))
+    for key, column in zip(keys, by, strict=True):
+        columns[key] = _take(column, groups.row[ranking])
+    columns |= {"overhead": own[ranking] * scale, "self": own[ranking], "samples": samples[ranking]}
     return Report(Table(columns), keys, everything, len(profile), profile.unit)
 
 
@@ -166,12 +180,12 @@ def _some_frame(entry: NDArray[np.int64], entries: int) -> NDArray[np.int64]:
     return frame
 
 
-def _frame_column(profile: Profile, key: str) -> Column:
+def _frame_column(profile: Profile, key: str) -> Categorical:
     if key == "mode":
         return Categorical(profile.frames.mode.astype(np.int32), list(MODES))
-    column: Column = getattr(profile.frames, key)
+    column: Categorical = getattr(profile.frames, key)
     return column
 
 
-def _take(column: Column, rows: NDArray[np.int64]) -> Column:
+def _take(column: Categorical | NDArray[Any], rows: NDArray[np.int64]) -> Column:
     return column.take(rows) if isinstance(column, Categorical) else column[rows]

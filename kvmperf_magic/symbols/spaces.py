@@ -193,6 +193,11 @@ class AddressSpaces:
         self._keys = pid.astype(np.int64) * (len(self._times) + 1) + rank + 1
         self._epochs = np.array([cut[4] for cut in cuts], np.int32)
 
+    @property
+    def times(self) -> NDArray[np.uint64]:
+        """When the maps of any process change: between two of these `epoch_of` is constant."""
+        return self._times
+
     def epoch_of(self, pid: NDArray[np.int32], time: NDArray[np.uint64]) -> NDArray[np.int32]:
         """The epoch of each (pid, time): int32[n], -1 where nothing is known of the process."""
         if not len(self._pids):
