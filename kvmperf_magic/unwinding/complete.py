@@ -10,7 +10,7 @@ from kvmperf_magic.perfdata.reader import PerfFile
 from kvmperf_magic.symbols.spaces import AddressSpaces
 from kvmperf_magic.symbols.symbolizer import Symbolizer
 from kvmperf_magic.table import Categorical
-from kvmperf_magic.unwinding import dwarf, lbr
+from kvmperf_magic.unwinding import deferred, dwarf, lbr
 
 
 def complete(
@@ -20,6 +20,8 @@ def complete(
     are those of the samples, untouched. What could not be done is added to `warnings`."""
     samples, events = file.samples, file.events
     chains = samples.chains
+    if len(file.sideband.deferred):
+        chains = deferred.joined(samples, file.sideband.deferred, chains)
     if not (lbr.recorded(events) or dwarf.recorded(events)):
         return chains
     fields = Fields(samples, events)
