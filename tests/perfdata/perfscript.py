@@ -1,7 +1,7 @@
 """What `perf script -D` says of a recording: every sample as perf delivers it, and its raw chain.
 
-One run gives both: the dump of each record (offset, misc, raw callchain words, branches) and,
-right behind the dump of a sample, the lines that perf script prints of it: one, or one for each
+One run gives both: the dump of each record (misc, raw callchain words, branches, ...) and, right
+behind the dump of a sample, the lines that perf script prints of it: one, or one for each
 member of a group that it delivers, or none where it drops the sample.
 """
 
@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,18 +20,30 @@ _MISSING = re.compile(r"Cannot print '(\w+)' field")
 # {cpu} {time} {offset} [{size}]: PERF_RECORD_SAMPLE(IP, {misc}): {pid}/{tid}: {ip} period: ...
 _SAMPLE = re.compile(
     rb"((?:\d+ )*)0x([0-9a-f]+) \[0x[0-9a-f]+\]: PERF_RECORD_SAMPLE\(IP, (0x[0-9a-f]+)\): "
-    rb"(-?\d+)/(-?\d+): (0x[0-9a-f]+|0) period: (\d+)"
+    rb"(-?\d+)/(-?\d+): (0x[0-9a-f]+|0) period: (\d+) addr: (0x[0-9a-f]+|0)"
 )
 # {offset}@{path} [{size}]: event: {type}. Only a stream has a record at 0: in files those are
 # what perf makes up, an attr for the events it wants to synthesise from a trace
 _RECORD = re.compile(rb"(?:0x[0-9a-f]+@.*|0@pipe) \[0x[0-9a-f]+\]: event: (\d+)$")
-_FRAME = re.compile(rb"\.\.\.\.\. +\d+: ([0-9a-f]{16})$")
-_BRANCH = re.compile(rb"\.\.\.\.\. +\d+: ([0-9a-f]{16}) -> ([0-9a-f]{16})")
+_FRAME = re.compile(rb"\.\.\.\.\. +\d+: ([0-9a-f]{16})(?: \(PERF_CONTEXT_\w+\))?$")
+_BRANCH = re.compile(rb"\.\.\.\.\. +\d+: ([0-9a-f]{16}) -> ([0-9a-f]{16}) (\d+) cycles (.)(.)")
+_REGISTER = re.compile(rb"\.\.\.\. \w+ +0x([0-9a-f]{16})$")
+_VALUE = re.compile(rb"\.\.\.\.\. id ([0-9a-f]{16}), value ([0-9a-f]{16})")
+# parts of a sample of one line, by the name of our field
+_NUMBERS = {
+    "stack_user": re.compile(rb"\.\.\. ustack: size (\d+), "),
+    "weight": re.compile(rb"\.\.\. weight: (\d+)"),
+    "data_src": re.compile(rb" \. data_src: (0x[0-9a-f]+)"),
+    "phys_addr": re.compile(rb" \.\. phys_addr: (0x[0-9a-f]+|0)$"),
+    "time_enabled": re.compile(rb"\.\.\.\.\.\. time enabled ([0-9a-f]{16})$"),
+    "time_running": re.compile(rb"\.\.\.\.\.\. time running ([0-9a-f]{16})$"),
+    "transaction": re.compile(rb"\.\.\. transaction: ([0-9a-f]+)$"),
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A sample as perf script prints it; cpu, time and comm None where it cannot."""
+    """A sample as perf script prints it; cpu and time None where some event records none."""
 
     time: int | None
     pid: int
@@ -39,15 +52,14 @@ class Row:
     period: int
     event: str
     ip: int
-    chain: tuple[int, ...]
-    branches: tuple[tuple[int, int], ...]
-    misc: int
     comm: str
+    record: Dumped
 
 
 @dataclass
 class Dumped:
-    """A SAMPLE record as -D shows it."""
+    """A SAMPLE record as -D shows it: its first line, the lines of its parts, and what perf
+    script printed of it."""
 
     offset: int
     misc: int
@@ -57,9 +69,49 @@ class Dumped:
     tid: int
     ip: int
     period: int
-    chain: list[int] = field(default_factory=list)
-    branches: list[tuple[int, int]] = field(default_factory=list)
+    addr: int
+    parts: list[bytes] = field(default_factory=list)
     printed: list[bytes] = field(default_factory=list)
+
+    def part(self, title: bytes, line: re.Pattern[bytes]) -> Iterator[re.Match[bytes]]:
+        """The lines behind a title."""
+        at = next((i for i, one in enumerate(self.parts) if one.startswith(title)), None)
+        if at is not None:
+            for one in self.parts[at + 1 :]:
+                if (found := line.match(one)) is None:
+                    return
+                yield found
+
+    @property
+    def chain(self) -> tuple[int, ...]:
+        """The words of the callchain, context markers included."""
+        return tuple(int(found[1], 16) for found in self.part(b"... FP chain:", _FRAME))
+
+    @property
+    def branches(self) -> list[tuple[int, int, int, bool, bool]]:
+        """from, to, cycles, mispredicted, predicted."""
+        return [
+            (int(f[1], 16), int(f[2], 16), int(f[3]), f[4] == b"M", f[5] == b"P")
+            for f in self.part(b"... branch stack:", _BRANCH)
+        ]
+
+    def registers(self, which: bytes) -> list[int]:
+        """`which`: user or intr."""
+        title = b"... %b regs:" % which
+        return [int(found[1], 16) for found in self.part(title, _REGISTER)]
+
+    def number(self, name: str) -> int | None:
+        """A part of one line, by the name that it has with us; None where there is none."""
+        pattern = _NUMBERS[name]
+        found = next(filter(None, map(pattern.match, self.parts)), None)
+        base = 16 if name in ("transaction", "time_enabled", "time_running") else 0
+        return int(found[1], base) if found else None
+
+    @property
+    def read(self) -> list[tuple[int, int]]:
+        """id and value of each counter."""
+        found = filter(None, map(_VALUE.match, self.parts))
+        return [(int(f[1], 16), int(f[2], 16)) for f in found]
 
 
 @dataclass
@@ -96,10 +148,8 @@ class Account:
             period=int(told["period"]),
             event=told["event"],
             ip=int(told["ip"], 16),
-            chain=tuple(record.chain),
-            branches=tuple(record.branches),
-            misc=record.misc,
             comm=told["comm"],
+            record=record,
         )
 
 
@@ -154,17 +204,11 @@ def _account(returncode: int, errors: str, fields: tuple[str, ...], out: bytes) 
     current: Dumped | None = None
     for line in out.split(b"\n"):
         start = line[:3]
-        if not line or start == b".  " or line == b".":
+        if not line or start in (b".  ", b". .", b"."):
             continue
-        if start == b"...":
-            if current is None:
-                continue
-            if frame := _FRAME.match(line):
-                current.chain.append(int(frame[1], 16))
-            elif branch := _BRANCH.match(line):
-                current.branches.append((int(branch[1], 16), int(branch[2], 16)))
-        elif start == b". ." or start[:2] in (b" .", b": "):
-            continue
+        if start in (b"...", b" . ", b" .."):
+            if current is not None:
+                current.parts.append(line)
         elif start[:1] == b"0" and (record := _RECORD.match(line)):
             current = None
             counts[int(record[1])] += 1
@@ -173,7 +217,7 @@ def _account(returncode: int, errors: str, fields: tuple[str, ...], out: bytes) 
             if sample := _SAMPLE.match(line):
                 current = _dumped(sample, fields)
                 records.append(current)
-        elif current is not None and line[:1] != b".":
+        elif current is not None:
             current.printed.append(line)
     return Account(returncode, errors, fields, records, counts)
 
@@ -192,4 +236,5 @@ def _dumped(found: re.Match[bytes], fields: tuple[str, ...]) -> Dumped:
         tid=int(found[5]),
         ip=int(found[6], 16),
         period=int(found[7]),
+        addr=int(found[8], 0),
     )

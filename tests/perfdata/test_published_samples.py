@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from perfscript import Account, Row, run
 from readable import (
@@ -30,6 +31,7 @@ from readable import (
 
 from kvmperf_magic.perfdata.abi import EventType, RecordType
 from kvmperf_magic.perfdata.attr import Event
+from kvmperf_magic.perfdata.fields import Fields
 from kvmperf_magic.perfdata.reader import PerfFile, read
 
 pytestmark = [pytest.mark.fixtures, pytest.mark.perf]
@@ -160,7 +162,17 @@ def test_every_sample(
 
 def _compared(row: Row) -> tuple[Any, ...]:
     event = re.sub(r"^(raw 0x[0-9a-f]+):\w+$", r"\1", row.event)
-    return (row.time, row.pid, row.tid, row.cpu, row.period, event, row.ip, row.misc, row.chain)
+    return (
+        row.time,
+        row.pid,
+        row.tid,
+        row.cpu,
+        row.period,
+        event,
+        row.ip,
+        row.record.misc,
+        row.record.chain,
+    )
 
 
 def _rows(file: PerfFile, account: Account, name: str) -> Iterator[tuple[Any, ...]]:
@@ -189,6 +201,36 @@ def _raw_name(event: Event) -> str:
     """A tracepoint is a raw event in the copy; perf names those by their number."""
     tracepoint = event.attr.type == EventType.TRACEPOINT
     return f"raw {event.attr.config:#x}" if tracepoint else event.name
+
+
+@published
+def test_fields(
+    name: str, perfs: Callable[[str], Account], ours: Callable[[str], PerfFile]
+) -> None:
+    """The parts of samples that perf's dump shows: branches, registers, stacks, counters, ..."""
+    records, file = [row.record for row in perfs(name).rows()], ours(name)
+    fields = Fields(file.samples, file.events)
+    names = set(fields.names())
+    assert fields.problems == []
+    for one in ("data_src", "weight", "phys_addr", "transaction", "time_enabled", "time_running"):
+        if one in names:
+            theirs = [record.number(one) or 0 for record in records]
+            assert np.asarray(fields.column(one)).tolist() == theirs
+    assert fields.addr.tolist() == [record.addr for record in records]
+    assert [len(fields.stack_user[i]) for i in range(len(records))] == [
+        record.number("stack_user") or 0 for record in records
+    ]
+    for i, record in enumerate(records):
+        assert fields.regs_user[i].tolist() == record.registers(b"user")
+        assert fields.regs_intr[i].tolist() == record.registers(b"intr")
+        assert [(v["id"], v["value"]) for v in fields.read[i].tolist()] == record.read
+        assert [*map(_branch, fields.branch_stack[i].tolist())] == record.branches
+
+
+def _branch(entry: tuple[int, int, int]) -> tuple[int, int, int, bool, bool]:
+    """struct perf_branch_entry: mispred:1 predicted:1 in_tx:1 abort:1 cycles:16 ..."""
+    source, target, flags = entry
+    return source, target, flags >> 4 & 0xFFFF, bool(flags & 1), bool(flags & 2)
 
 
 @published
