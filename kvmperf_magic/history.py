@@ -21,7 +21,6 @@ from kvmperf_magic.perfdata.stream import StreamReader
 from kvmperf_magic.perfdata.walk import walk
 
 _PASSING = (RecordType.SAMPLE, RecordType.FINISHED_ROUND)  # records that are not kept for good
-_REWRITTEN = (*_PASSING, RecordType.HEADER_TRACING_DATA)
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,10 @@ class History:
         self._bytes -= len(chunk.raw)
         walked = walk(chunk.raw)
         words = walked.words
-        if walked.tracing:  # it stands behind its record, in no word
-            self._kept += tracing_data(walked.tracing)
-        for row in np.flatnonzero(~np.isin(walked.type, _REWRITTEN)).tolist():
+        for row in np.flatnonzero(~np.isin(walked.type, _PASSING)).tolist():
+            if walked.type[row] == RecordType.HEADER_TRACING_DATA:
+                # what belongs to it stands behind it, in no word
+                self._kept += tracing_data(walked.tracing)
+                continue
             start = int(walked.position[row])
             self._kept += words[start : start + int(walked.size[row])].tobytes()
