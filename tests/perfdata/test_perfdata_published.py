@@ -24,7 +24,9 @@ SIMPLEPERF = ("perf_with_trace", "perf_with_tracepoint", "debug_unwind")
 QUIPPER = ("armv7-3.4", "callgraph-3.4", "callgraph-3.8", "hw_and_sw-3.4", "lost_samples-4.4")
 QUIPPER += ("busy.0-3.4", "piped.target-3.8", "piped.intel_pt-4.14", "ctx_switch_namespaces-4.14")
 QUIPPER += ("piped.header_feautres_group_desc-6.8", "branch_stack_spec", "remmap-3.2")
-
+# a sample of these stands for one of each member of its group: test_fields_group.py
+GROUPS = ("GrapheneOS__platform_system_extras__perf_with_add_counter.data",)
+GROUPS += ("KDAB__hotspot__perf.data.PerfFormatLost",)
 
 # quipper's text has bit 63 set in some addresses where perf -D shows it clear
 ADDRESS = 2**63 - 1
@@ -43,9 +45,11 @@ def test_as_many_samples_as_perf(fixtures: Path) -> None:
             continue
         file = read(fixtures / "recordings" / name)
         theirs = {row["samples_by_perf6.1"], row["samples_by_perf7.2"]}
-        if str(len(file.samples)) not in theirs:
-            wrong[name] = len(file.samples), theirs
-        assert file.counts.get(RecordType.SAMPLE, 0) == len(file.samples), name
+        records = file.counts.get(RecordType.SAMPLE, 0)
+        if str(records) not in theirs:
+            wrong[name] = records, theirs
+        if name not in GROUPS:
+            assert len(file.samples) == records, name
         assert np.all(np.diff(file.samples.time.astype(np.int64)) >= 0), name
         if row["kernel"] not in ("?", "") and not file.header.pipe:
             assert file.header.os_release == row["kernel"], name
