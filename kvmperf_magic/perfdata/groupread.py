@@ -53,6 +53,8 @@ class GroupReads:
         self, id: NDArray[np.uint64], tid: NDArray[np.int32], value: NDArray[np.uint64]
     ) -> NDArray[np.uint64]:
         """By how much each value is more than the one before it of the same counter."""
+        if not len(id):
+            return value
         order = np.lexsort((tid, id))
         id, tid, value = id[order], tid[order], value[order]
         first = np.ones(len(id), np.bool_)

@@ -14,8 +14,10 @@ from typing import Any, Self
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.perfdata.abi import FILE_HEADER_SIZE, FILE_MAGIC, PIPE_HEADER_SIZE, Feature
 from kvmperf_magic.perfdata.features import ClockData
+from kvmperf_magic.perfdata.walk import ByteOrder
 
-_V1_MAGIC = b"PERFFILE"
+_V1_MAGIC = b"PERFFILE"  # perf before 3.2
+_OLD_HEADER_SIZE = 72  # without the mask of features
 
 
 @dataclass(frozen=True)
@@ -37,48 +39,66 @@ class FileHeader:
     attr_size: int  # of an entry: the attr and a Section of its ids
     attrs: Section
     data: Section
+    event_types: Section  # names of events, before EVENT_DESC was
     features: list[int]
 
     @classmethod
-    def decode(cls, raw: bytes) -> Self:
-        (attr_size,) = struct.unpack_from("<Q", raw, 16)
-        attrs, data, _ = (Section(*struct.unpack_from("<QQ", raw, at)) for at in (24, 40, 56))
-        mask = int.from_bytes(raw[72:104], "little")
-        return cls(attr_size, attrs, data, [bit for bit in range(256) if mask >> bit & 1])
+    def decode(cls, raw: bytes, order: ByteOrder) -> Self:
+        """Of 104 bytes, or 72: before features were, the header ended there."""
+        form = struct.Struct("<QQ" if order == "little" else ">QQ")
+        size, attr_size = form.unpack_from(raw, 8)
+        attrs, data, types = (Section(*form.unpack_from(raw, at)) for at in (24, 40, 56))
+        mask = raw[72:104] if size >= FILE_HEADER_SIZE else b""
+        return cls(attr_size, attrs, data, types, _feature_bits(mask, order))
 
 
-def is_pipe(path: str | Path, head: bytes) -> bool:
-    """Which of the two kinds of perf.data begins with `head`; FileError if it is neither."""
+def _feature_bits(mask: bytes, order: ByteOrder) -> list[int]:
+    """The mask is an array of `unsigned long`, which on a 32-bit machine has 4 bytes; which it
+    was shows in a feature that every recording has: perf_file_header__read()."""
+    bits: list[int] = []
+    for width in (8, 4):
+        longs = (int.from_bytes(mask[i : i + width], order) for i in range(0, len(mask), width))
+        value = sum(long << 8 * width * i for i, long in enumerate(longs))
+        found = [bit for bit in range(256) if value >> bit & 1]
+        if not bits or Feature.HOSTNAME in found:
+            bits = found
+        if Feature.HOSTNAME in bits:
+            break
+    return bits
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What sort of perf.data it is."""
+
+    pipe: bool  # a stream, not a file with sections
+    order: ByteOrder
+
+
+def kind_of(path: str | Path, head: bytes) -> Kind:
+    """Which kind of perf.data begins with `head`; FileError if it is none."""
     if not head:
         raise FileError(path, "is empty", hint="record again; was the disk full?")
-    if head[:8] == FILE_MAGIC[::-1]:
-        raise FileError(
-            path,
-            "was recorded on a big-endian machine, which is not read yet",
-            hint="read it with perf on such a machine",
-        )
-    if head[:8] == _V1_MAGIC:
-        raise FileError(
-            path,
-            "is a perf.data of version 1 (perf before 3.2), which is not read yet",
-            hint="record it again with a later perf",
-        )
-    if not FILE_MAGIC.startswith(head[:8]):
+    magics = (FILE_MAGIC, FILE_MAGIC[::-1], _V1_MAGIC)
+    if not any(magic.startswith(head[:8]) for magic in magics):
         raise FileError(
             path,
             f"is no perf.data: it begins with {head[:8]!r}, not {FILE_MAGIC!r}",
             hint="name a file that perf record or kvmperf has written",
         )
-    size = int.from_bytes(head[8:16], "little") if len(head) >= PIPE_HEADER_SIZE else 0
+    order: ByteOrder = "big" if head[:8] == FILE_MAGIC[::-1] else "little"
+    if head[:8] == _V1_MAGIC and int.from_bytes(head[8:16], "big") < 2**32:
+        order = "big"  # that magic is a string; sizes are small numbers
+    size = int.from_bytes(head[8:16], order) if len(head) >= PIPE_HEADER_SIZE else 0
     if size == PIPE_HEADER_SIZE:
-        return True
-    if size != FILE_HEADER_SIZE or len(head) < FILE_HEADER_SIZE:
+        return Kind(True, order)
+    if size not in (_OLD_HEADER_SIZE, FILE_HEADER_SIZE) or len(head) < size:
         known = f"{FILE_HEADER_SIZE} or {PIPE_HEADER_SIZE} bytes are known"
         what = f"has a header of {size} bytes, {known}"
-        if size in (0, FILE_HEADER_SIZE):
+        if size in (0, _OLD_HEADER_SIZE, FILE_HEADER_SIZE):
             what = f"is cut off in its header, after {len(head)} bytes"
         raise FileError(path, what, hint="copy the file again, whole")
-    return False
+    return Kind(False, order)
 
 
 @dataclass(frozen=True)

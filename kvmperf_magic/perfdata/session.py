@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from kvmperf_magic.errors import FileError
+from kvmperf_magic.perfdata import byteorder, tracingdata, turned
 from kvmperf_magic.perfdata import features as sections
-from kvmperf_magic.perfdata import tracingdata
 from kvmperf_magic.perfdata.abi import EventType, Feature, RecordType
 from kvmperf_magic.perfdata.attr import Attr, Event, EventIds, event_name
+from kvmperf_magic.perfdata.compressed import Decompressor
 from kvmperf_magic.perfdata.features import BuildId
+from kvmperf_magic.perfdata.groupread import GroupReads
 from kvmperf_magic.perfdata.records import EVENT_UPDATE_NAME, NOTE_MAGIC
 from kvmperf_magic.perfdata.samples import GuestIds, SampleColumns, decode_samples
 from kvmperf_magic.perfdata.sideband import Sideband, decode_sideband
-from kvmperf_magic.perfdata.walk import Walk
+from kvmperf_magic.perfdata.walk import ByteOrder, Walk
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Session:
     """What is known of a recording so far; `problems` are one-line notes on what was left out."""
 
     path: str | Path
+    order: ByteOrder = "little"  # of the recording
     events: list[Event] = field(default_factory=list)
     features: dict[int, Any] = field(default_factory=dict)
     build_ids: list[BuildId] = field(default_factory=list)
@@ -47,26 +49,45 @@ class Session:
     _note: list[bytes] = field(default_factory=list)
     _noted: dict[str, Any] = field(default_factory=dict)
     _guests: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _reads: GroupReads = field(default_factory=GroupReads)
     _records: int = 0
     _named_from: bytes = b""  # the tracing data that events were named from
     _split: bytearray = field(default_factory=bytearray)
 
+    def __post_init__(self) -> None:
+        self.zstd = Decompressor(self.path, self.order)
+
     def take(self, walked: Walk) -> Batch:
-        """Decode these records. FileError where they hold what cannot be read."""
-        counts = walked.counts()
-        if counts.keys() & {RecordType.COMPRESSED, RecordType.COMPRESSED2}:
-            raise FileError(
-                self.path,
-                "holds compressed records (perf record -z), which are not read yet",
-                hint="record without -z",
-            )
+        """Decode these records. FileError where they are compressed and zstandard is missing."""
+        return self.decode(self.unpack(walked))
+
+    def unpack(self, walked: Walk) -> Walk:
+        """The same records, uncompressed, in our byte order but for samples and the like."""
+        return self.native(self.zstd.expand(walked))
+
+    def native(self, walked: Walk) -> Walk:
+        """The same in our byte order, as far as no attr is needed for it."""
+        return walked if self.order == "little" else byteorder.native(walked)
+
+    def decode(self, walked: Walk) -> Batch:
+        """Decode unpacked records, all that describes the recording first."""
         self.describe(walked)
         ids = EventIds(self.events)
+        if self.order == "big":
+            byteorder.finish(walked, ids)
         samples, problems = decode_samples(walked, ids, self._guest_ids())
+        samples = self._reads.deliver(samples, ids)
         sideband, others = decode_sideband(walked, ids, self._records)
         self._records += len(walked.position)
         self.problems += problems + others
-        return Batch(samples, sideband, counts)
+        return Batch(samples, sideband, walked.counts())
+
+    def finish(self, offset: int) -> list[tuple[int, str]]:
+        """A run of records ends here: what was damaged where in what it had compressed."""
+        self.zstd.finish(offset)
+        damage, limit = self.zstd.damage, self.zstd.buffer
+        self.zstd = Decompressor(self.path, self.order, limit)
+        return damage
 
     def describe(self, walked: Walk) -> None:
         """Take only what these records say of the recording itself: attrs, names, features."""
@@ -87,14 +108,27 @@ class Session:
 
     def add_event(self, raw_attr: bytes, ids: bytes) -> None:
         """An event with its ids (u64 each). ValueError for an attr that is too short."""
+        if self.order == "big":
+            raw_attr, ids = turned.attr(raw_attr), turned.words(ids)
+        self._add_event(raw_attr, ids)
+
+    def _add_event(self, raw_attr: bytes, ids: bytes) -> None:
         attr = Attr.decode(raw_attr)
         numbers = np.frombuffer(ids[: len(ids) // 8 * 8], "<u8")
         self.events.append(Event(event_name(attr), attr, numbers))
 
     def add_feature(self, feature: int, data: bytes) -> None:
         """A feature section, decoded where we can. ValueError where it is damaged."""
+        if self.order == "big":
+            cpus = self.features.get(Feature.NRCPUS, (0, 0))[0]
+            data = turned.section(feature, data, cpus)
+        self._add_feature(feature, data)
+
+    def _add_feature(self, feature: int, data: bytes) -> None:
         value = sections.decode(feature, data, self.features)
         self.features[feature] = value
+        if feature == Feature.COMPRESSED:  # {u32 version, type, level, ratio, mmap_len}
+            self.zstd.buffer = int.from_bytes(data[16:20], "little") or None
         if feature == Feature.BUILD_ID:
             self.build_ids += value
         elif feature == Feature.EVENT_DESC:
@@ -106,7 +140,7 @@ class Session:
     def _attr(self, walked: Walk, row: int) -> None:
         body = walked.body(row)
         size = int.from_bytes(body[4:8], "little") or 64
-        self.add_event(body[:size], body[size:])
+        self._add_event(body[:size], body[size:])
 
     def _update(self, walked: Walk, row: int) -> None:
         """EVENT_UPDATE: of its kinds only the name matters here."""
@@ -122,7 +156,7 @@ class Session:
         body = walked.body(row)
         (feature,) = struct.unpack_from("<Q", body)
         if len(body) > 8:  # perf ends its list with an empty one
-            self.add_feature(feature, body[8:])
+            self._add_feature(feature, body[8:])
 
     def _build_id(self, walked: Walk, row: int) -> None:
         start = int(walked.position[row])

@@ -7,7 +7,7 @@ from typing import Any
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.perfdata.abi import FILE_HEADER_SIZE, PIPE_HEADER_SIZE
 from kvmperf_magic.perfdata.attr import Event
-from kvmperf_magic.perfdata.header import Header, is_pipe
+from kvmperf_magic.perfdata.header import Header, kind_of
 from kvmperf_magic.perfdata.session import Batch, Session
 from kvmperf_magic.perfdata.walk import walk
 
@@ -37,13 +37,15 @@ class StreamReader:
             raise self._damage
         self._left += data
         if not self._begun and len(self._left) >= PIPE_HEADER_SIZE:
-            if not is_pipe(self._session.path, self._left[:FILE_HEADER_SIZE]):
+            kind = kind_of(self._session.path, self._left[:FILE_HEADER_SIZE])
+            if not kind.pipe:
                 raise FileError(
                     self._session.path, "is a perf.data file, not a stream", hint="use read()"
                 )
             self._begun = True
+            self._session = Session(self._session.path, kind.order)
             self._consume(PIPE_HEADER_SIZE)
-        walked = walk(self._left if self._begun else b"")
+        walked = walk(self._left if self._begun else b"", order=self._session.order)
         if walked.problem and not walked.incomplete:
             self._damage = FileError(
                 self._session.path,
@@ -77,7 +79,8 @@ class StreamReader:
     @property
     def problems(self) -> list[str]:
         """One line for everything that had to be left out."""
-        return self._session.problems
+        damaged = [message for _, message in self._session.zstd.damage]
+        return [*self._session.problems, *damaged]
 
     def _consume(self, size: int) -> None:
         self._left = self._left[size:]

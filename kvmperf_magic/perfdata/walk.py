@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import struct
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ LEADING = 4096  # records looked at for what a recording says of itself before i
 # these are followed by a payload that their size does not count
 _SLOW = (int(RecordType.AUXTRACE), int(RecordType.HEADER_TRACING_DATA))
 # simpleperf's own records have 32 bits of size: its record.h, SimpleperfRecordHeader
-_LONG = 32768
+_LONG, _LONG_END = 32768, 32768 + 256
 _LEADING_END = frozenset(
     map(int, (RecordType.SAMPLE, RecordType.COMPRESSED, RecordType.COMPRESSED2))
 )
@@ -44,7 +44,8 @@ class Walk:
     stopped there, empty if at the end. `incomplete`: the record there is cut off, not wrong.
     `tracing` is what followed a TRACING_DATA record, `auxtrace` how many AUXTRACE records there
     were and how many bytes followed them. The words of a walk of the other byte order are
-    as in the file; type, misc and size are decoded.
+    as in the file; type, misc and size are decoded. `start` is the offset of the first record,
+    `offset` that of every record where they had to be copied to stand on words.
     """
 
     words: NDArray[np.uint64]
@@ -55,6 +56,8 @@ class Walk:
     end: int
     problem: str
     incomplete: bool
+    start: int = 0
+    offset: NDArray[np.int64] | None = None
     tracing: bytes = b""
     auxtrace: tuple[int, int] = (0, 0)
 
@@ -66,6 +69,12 @@ class Walk:
         """Records by type."""
         types, counts = np.unique(self.type, return_counts=True)
         return dict(zip(types.tolist(), counts.tolist(), strict=True))
+
+    def offset_of(self, row: int) -> int:
+        """Where a record stands in the buffer."""
+        if self.offset is not None:
+            return int(self.offset[row])
+        return self.start + 8 * int(self.position[row])
 
     def body(self, row: int) -> bytes:
         """The bytes of a record behind its header."""
@@ -118,7 +127,7 @@ def _laid_out(
         headers = raw[offset[:, None] + np.arange(8)].view("<u8").ravel()
     else:
         headers = words[(offset - start) // 8]
-    kind, misc, size = _fields(headers, plain.order)
+    kind, misc, size = header_fields(headers, plain.order)
     if not plain.odd:
         position = (offset - start) // 8
     else:
@@ -145,12 +154,14 @@ def _laid_out(
         end=plain.at,
         problem=plain.problem,
         incomplete=plain.incomplete,
+        start=start,
+        offset=offset if plain.odd else None,
         tracing=plain.tracing,
         auxtrace=(plain.auxtraces, plain.auxtrace_bytes),
     )
 
 
-def _fields(
+def header_fields(
     headers: NDArray[np.uint64], order: ByteOrder
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint16], NDArray[np.int64]]:
     """Type, misc and size in bytes of headers as they stand in the file."""
@@ -163,7 +174,11 @@ def _fields(
         kind = (native >> np.uint64(32)).astype(np.uint32)
         misc = (native >> np.uint64(16)).astype(np.uint16)
         size = (native & np.uint64(0xFFFF)).astype(np.int64)
-    return kind, misc, np.where(kind >= _LONG, size + (misc.astype(np.int64) << 16), size)
+    return kind, misc, np.where(_is_long(kind), size + (misc.astype(np.int64) << 16), size)
+
+
+def _is_long(kind: NDArray[Any]) -> NDArray[np.bool_]:
+    return (kind >= _LONG) & (kind < _LONG_END)
 
 
 class _Plain:
@@ -188,7 +203,7 @@ class _Plain:
             kind, misc, size = unpack(buffer, at)
             if kind in until:
                 break
-            if kind >= _LONG:
+            if _LONG <= kind < _LONG_END:
                 size += misc << 16
             if size < 8:
                 self.problem = f"a record of type {kind} says it has {size} bytes"
@@ -238,7 +253,7 @@ def _sizes(header: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Sizes in words of what these headers say; 0 where the fast walk cannot go on."""
     size = (header >> np.uint64(48)).astype(np.int64)
     kind = header & np.uint64(0xFFFFFFFF)
-    slow = (kind == _SLOW[0]) | (kind == _SLOW[1]) | (kind >= _LONG)
+    slow = (kind == _SLOW[0]) | (kind == _SLOW[1]) | _is_long(kind)
     return np.where((size & 7 == 0) & ~slow, size >> 3, 0)
 
 
@@ -304,7 +319,8 @@ def _joined(
         header = raw[at]
         size = header >> 51
         kind = header & 0xFFFFFFFF
-        if header >> 48 & 7 or kind in _SLOW or kind >= _LONG or not 0 < size <= len(raw) - at:
+        slow = kind in _SLOW or _LONG <= kind < _LONG_END
+        if header >> 48 & 7 or slow or not 0 < size <= len(raw) - at:
             break
         between.append(at)
         at += size

@@ -1,0 +1,144 @@
+"""Where in a perf.data its attrs, features and records stand: a file, a stream or a directory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvmperf_magic.errors import FileError
+from kvmperf_magic.perfdata.abi import FILE_HEADER_SIZE, PIPE_HEADER_SIZE
+from kvmperf_magic.perfdata.attr import ATTR_SIZE_VER0
+from kvmperf_magic.perfdata.directory import data_files, main_file
+from kvmperf_magic.perfdata.header import FileHeader, Section, kind_of
+from kvmperf_magic.perfdata.session import Session
+from kvmperf_magic.perfdata.walk import Buffer, Walk, leading, walk
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something that could not be read: where in the file, and what is missing for it."""
+
+    offset: int
+    message: str
+
+
+class Container:
+    """The bytes of one recording. FileError for what is no perf.data."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._buffer = _mapped(main_file(path))
+        head = bytes(self._buffer[:FILE_HEADER_SIZE])
+        kind = kind_of(path, head)
+        self.pipe, self.order = kind.pipe, kind.order
+        self.start, self._end = PIPE_HEADER_SIZE, len(self._buffer)
+        self._header: FileHeader | None = None
+        if not self.pipe:
+            self._header = header = FileHeader.decode(head, self.order)
+            self.start = min(header.data.offset, len(self._buffer))
+            if header.data.size:
+                self._end = header.data.end
+
+    def begin(self) -> tuple[Session, list[Damage]]:
+        """A session that knows what stands outside of the records. FileError where a file has
+        no attrs that can be read."""
+        session, damage = Session(self.path, self.order), list[Damage]()
+        if not self._header:
+            return session, damage
+        header, size = self._header, len(self._buffer)
+        self._read_attrs(header, session, damage)
+        if not header.data.size:
+            what = "the recorder was stopped before it could finish the file"
+            return session, [*damage, Damage(48, what)]
+        if not header.features and size > self._end:
+            what = f"{size - self._end} bytes were not flushed before the recorder stopped"
+            damage.append(Damage(self._end, what))
+        # names of events are in sections behind the data
+        self._read_features(header, session, damage)
+        return session, damage
+
+    def leading(self) -> Walk:
+        """The records before the first sample."""
+        return leading(self._buffer, self.start, min(self._end, len(self._buffer)), self.order)
+
+    def records(self) -> Iterator[tuple[Walk, list[Damage]]]:
+        """All records, and where they are damaged: those of the file, then, in a directory,
+        those of each file of a recorder's thread."""
+        size, damage = len(self._buffer), list[Damage]()
+        if self._end > size:
+            what = f"the file is cut off: {self._end - size} bytes of data miss"
+            damage.append(Damage(size, what))
+        walked = walk(self._buffer, self.start, min(self._end, size), self.order)
+        yield walked, damage + _problem(walked, "")
+        for path in data_files(self.path):
+            walked = walk(_mapped(path), order=self.order)
+            yield walked, _problem(walked, f"{path.name}: ")
+
+    def _read_attrs(self, header: FileHeader, session: Session, damage: list[Damage]) -> None:
+        """The attrs section: entries of {attr, Section of its ids}, as long as attr_size says."""
+        stride = header.attr_size
+        if stride < ATTR_SIZE_VER0 + 16:
+            raise FileError(
+                self.path,
+                f"has attrs of {stride} bytes, the smallest is {ATTR_SIZE_VER0 + 16}",
+                offset=16,
+                hint="copy the file again, whole",
+            )
+        room = len(self._buffer)  # sections that overlap would make much of a small file
+        for at in range(header.attrs.offset, header.attrs.end - stride + 1, stride):
+            entry = bytes(self._buffer[at : at + stride])
+            if len(entry) < stride:
+                damage.append(Damage(at, "the file is cut off in its attrs"))
+                return
+            ids = self._section(entry, stride - 16)
+            raw = bytes(self._buffer[ids.offset : ids.end]) if ids.size <= room else b""
+            room -= len(raw)
+            if len(raw) < ids.size:
+                damage.append(Damage(ids.offset, f"ids of event {len(session.events)} miss"))
+            session.add_event(entry[:-16], raw)
+
+    def _read_features(self, header: FileHeader, session: Session, damage: list[Damage]) -> None:
+        """The table of sections that stands right behind the data, one entry a bit of the mask."""
+        room = len(self._buffer)
+        for i, feature in enumerate(header.features):
+            at = header.data.end + 16 * i
+            entry = bytes(self._buffer[at : at + 16])
+            if len(entry) < 16:
+                damage.append(Damage(at, f"features from {feature} on miss: the file is cut off"))
+                return
+            section = self._section(entry, 0)
+            data = (
+                bytes(self._buffer[section.offset : section.end]) if section.size <= room else b""
+            )
+            room -= len(data)
+            try:
+                if len(data) < section.size:
+                    raise ValueError(f"{section.size - len(data)} bytes of it miss")
+                session.add_feature(feature, data)
+            except (ValueError, struct.error) as error:
+                damage.append(Damage(section.offset, f"feature {feature}: {error}"))
+
+    def _section(self, raw: bytes, at: int) -> Section:
+        offset, size = struct.unpack_from("<QQ" if self.order == "little" else ">QQ", raw, at)
+        return Section(offset, size)
+
+
+def _problem(walked: Walk, where: str) -> list[Damage]:
+    return [Damage(walked.end, where + walked.problem)] if walked.problem else []
+
+
+def _mapped(path: Path) -> Buffer:
+    try:
+        with path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return b""
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise FileError(
+            path, f"cannot be read: {reason}", hint="is the name right, and may you read it?"
+        ) from None
