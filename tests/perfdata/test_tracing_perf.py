@@ -141,6 +141,13 @@ def names_agree(perf: Callable[..., str], path: Path, event: str) -> None:
         for m in filter(None, map(line.search, said.splitlines()))
     )
     samples = kvm.open(path).filter(event=event).samples
+    if event == "kvm:kvm_userspace_exit":
+        # perf takes a negative errno for a large number, and does not print what the kernel does
+        failed = samples["errno"] < 0
+        assert set(samples[column][failed]) <= {"restart", "error"}
+        samples = samples[~failed]
+        places = set(zip(samples["time"].tolist(), samples["cpu"].tolist(), strict=True))
+        theirs = [row for row in theirs if row[:2] in places]
     ours = zip(*(samples[name].tolist() for name in ("time", "cpu", column)), strict=True)
     assert theirs
     assert sorted(ours) == theirs
@@ -161,10 +168,8 @@ def test_fields_are_columns_of_a_view(tmp_path: Path) -> None:
     assert "next_comm" not in recording.samples, "several events have no fields in common"
     switches = recording.filter(event="sched:sched_switch")
     table = switches.samples
-    # who runs on a CPU is who was switched to there last
-    for cpu in set(table["cpu"].tolist()):
-        there = table[table["cpu"] == cpu]
-        assert there["prev_pid"].tolist()[1:] == there["next_pid"].tolist()[:-1]
+    # the sample is taken while the one that leaves is still the current thread
+    assert table["prev_pid"].tolist() == table["tid"].tolist() == table["common_pid"].tolist()
     assert set(table["prev_comm"]) & {"sh", "ls"}
     one = switches.filter(comm="^ls$").samples
     assert len(one)
