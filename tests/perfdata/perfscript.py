@@ -22,9 +22,9 @@ _SAMPLE = re.compile(
     rb"((?:\d+ )*)0x([0-9a-f]+) \[0x[0-9a-f]+\]: PERF_RECORD_SAMPLE\(IP, (0x[0-9a-f]+)\): "
     rb"(-?\d+)/(-?\d+): (0x[0-9a-f]+|0) period: (\d+) addr: (0x[0-9a-f]+|0)"
 )
-# {offset}@{path} [{size}]: event: {type}. Only a stream has a record at 0: in files those are
-# what perf makes up, an attr for the events it wants to synthesise from a trace
-_RECORD = re.compile(rb"(?:0x[0-9a-f]+@.*|0@pipe) \[0x[0-9a-f]+\]: event: (\d+)$")
+# {offset}@{path} [{size}]: event: {type}. Only streams and the parts of a directory have a record
+# at 0: in files those are made up by perf, attrs of events that it wants to make of a trace
+_RECORD = re.compile(rb"(?:0x[0-9a-f]+@.*|0@(?:pipe|.*/data\.\d+)) \[0x[0-9a-f]+\]: event: (\d+)$")
 _FRAME = re.compile(rb"\.\.\.\.\. +\d+: ([0-9a-f]{16})(?: \(PERF_CONTEXT_\w+\))?$")
 _BRANCH = re.compile(rb"\.\.\.\.\. +\d+: ([0-9a-f]{16}) -> ([0-9a-f]{16}) (\d+) cycles (.)(.)")
 _REGISTER = re.compile(rb"\.\.\.\. \w+ +0x([0-9a-f]{16})$")

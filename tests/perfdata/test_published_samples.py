@@ -1,25 +1,23 @@
 """Every sample of every published recording is what perf script says it is.
 
-Time, pid, tid, cpu, period, event, ip, cpumode, callchain words, branches and comm, in perf's own
-order. What perf 6.1 cannot read as it stands is compared through a copy that it can read
-(readable.py); COPIES says why, and is itself checked.
+Time, pid, tid, cpu, period, event, ip, cpumode, callchain words, comm, branches, registers and the
+rest that perf's dump shows, in perf's own order. What perf 6.1 cannot read as it stands is compared
+through a copy that it can read (readable.py); COPIES says why, and is itself checked.
 """
 
 from __future__ import annotations
 
 import csv
 import os
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from perfscript import Account, Row, run
+from comparing import check_fields, comms, counts, ours, theirs
+from perfscript import Account, run
 from readable import (
     decompressed,
     records,
@@ -29,8 +27,7 @@ from readable import (
     without_tracepoints,
 )
 
-from kvmperf_magic.perfdata.abi import EventType, RecordType
-from kvmperf_magic.perfdata.attr import Event
+from kvmperf_magic.perfdata.abi import EventType, ReadFormat, RecordType
 from kvmperf_magic.perfdata.fields import Fields
 from kvmperf_magic.perfdata.reader import PerfFile, read
 
@@ -102,8 +99,21 @@ WITHOUT_SAMPLES = {
 }
 # changes that leave the types of records alone
 KEEP_TYPES = {with_short_attrs, decompressed, without_tracepoints}
-# records that perf's dump does not show: it prints what was in the compressed ones instead
-NOT_DUMPED = {RecordType.COMPRESSED, RecordType.COMPRESSED2}
+Accounts = Callable[[str], Account]
+Files = Callable[[str], PerfFile]
+
+
+KINDS: dict[str, Callable[[PerfFile], object]] = {
+    "file": lambda f: not f.header.pipe,
+    "pipe": lambda f: f.header.pipe,
+    "zstd": lambda f: f.counts.keys() & {RecordType.COMPRESSED, RecordType.COMPRESSED2},
+    "several events": lambda f: len(set(f.samples.event.tolist())) > 1,
+    "callchain": lambda f: f.samples.chains.length.any(),
+    "branch": lambda f: "branch_stack" in Fields(f.samples, f.events).names(),
+    "tracepoint": lambda f: any(e.attr.type == EventType.TRACEPOINT for e in f.events),
+    "group": lambda f: any(e.attr.read_format & ReadFormat.GROUP for e in f.events),
+    "stack dump": lambda f: "stack_user" in Fields(f.samples, f.events).names(),
+}
 
 
 def _index() -> list[dict[str, str]]:
@@ -124,7 +134,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def perfs(fixtures: Path, copies: Path) -> Callable[[str], Account]:
+def perfs(fixtures: Path, copies: Path) -> Accounts:
     """What perf says of a recording, asked once."""
 
     @cache
@@ -142,121 +152,48 @@ def perfs(fixtures: Path, copies: Path) -> Callable[[str], Account]:
 
 
 @pytest.fixture(scope="module")
-def ours(fixtures: Path) -> Callable[[str], PerfFile]:
+def files(fixtures: Path) -> Files:
     return cache(lambda name: read(fixtures / "recordings" / name))
 
 
 @published
-def test_every_sample(
-    name: str, perfs: Callable[[str], Account], ours: Callable[[str], PerfFile]
-) -> None:
-    account, file = perfs(name), ours(name)
+def test_every_sample(name: str, perfs: Accounts, files: Files) -> None:
+    account, file = perfs(name), files(name)
     assert account.returncode == 0, account.errors
     assert account.dropped == []
-    theirs = [_compared(row) for row in account.rows()]
-    mine = list(_rows(file, account, name))
-    assert len(mine) == len(theirs)
-    assert mine == theirs
-    assert bool(theirs) == (name not in WITHOUT_SAMPLES)
-
-
-def _compared(row: Row) -> tuple[Any, ...]:
-    event = re.sub(r"^(raw 0x[0-9a-f]+):\w+$", r"\1", row.event)
-    return (
-        row.time,
-        row.pid,
-        row.tid,
-        row.cpu,
-        row.period,
-        event,
-        row.ip,
-        row.record.misc,
-        row.record.chain,
-    )
-
-
-def _rows(file: PerfFile, account: Account, name: str) -> Iterator[tuple[Any, ...]]:
-    """Our samples; None for what perf cannot print because some event does not record it."""
-    s = file.samples
     renamed = name in COPIES and without_tracepoints in COPIES[name].changes
-    names = [_raw_name(event) if renamed else event.name for event in file.events]
-    bounds, words = (part.tolist() for part in s.chains.compact())
-    columns = [s.pid, s.tid, s.cpu, s.period, s.ip, s.misc, s.event, s.time]
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    for i, (pid, tid, cpu, period, ip, misc, event, time) in enumerate(rows):
-        yield (
-            time if "time" in account.fields else None,
-            pid,
-            tid,
-            cpu if "cpu" in account.fields else None,
-            period,
-            names[event],
-            ip,
-            misc,
-            tuple(words[bounds[i] : bounds[i + 1]]),
-        )
-
-
-def _raw_name(event: Event) -> str:
-    """A tracepoint is a raw event in the copy; perf names those by their number."""
-    tracepoint = event.attr.type == EventType.TRACEPOINT
-    return f"raw {event.attr.config:#x}" if tracepoint else event.name
+    assert ours(file, account, tracepoints_as_raw=renamed) == theirs(account)
+    assert bool(account.records) == (name not in WITHOUT_SAMPLES)
 
 
 @published
-def test_fields(
-    name: str, perfs: Callable[[str], Account], ours: Callable[[str], PerfFile]
-) -> None:
-    """The parts of samples that perf's dump shows: branches, registers, stacks, counters, ..."""
-    records, file = [row.record for row in perfs(name).rows()], ours(name)
-    fields = Fields(file.samples, file.events)
-    names = set(fields.names())
-    assert fields.problems == []
-    for one in ("data_src", "weight", "phys_addr", "transaction", "time_enabled", "time_running"):
-        if one in names:
-            theirs = [record.number(one) or 0 for record in records]
-            assert np.asarray(fields.column(one)).tolist() == theirs
-    assert fields.addr.tolist() == [record.addr for record in records]
-    assert [len(fields.stack_user[i]) for i in range(len(records))] == [
-        record.number("stack_user") or 0 for record in records
-    ]
-    for i, record in enumerate(records):
-        assert fields.regs_user[i].tolist() == record.registers(b"user")
-        assert fields.regs_intr[i].tolist() == record.registers(b"intr")
-        assert [(v["id"], v["value"]) for v in fields.read[i].tolist()] == record.read
-        assert [*map(_branch, fields.branch_stack[i].tolist())] == record.branches
-
-
-def _branch(entry: tuple[int, int, int]) -> tuple[int, int, int, bool, bool]:
-    """struct perf_branch_entry: mispred:1 predicted:1 in_tx:1 abort:1 cycles:16 ..."""
-    source, target, flags = entry
-    return source, target, flags >> 4 & 0xFFFF, bool(flags & 1), bool(flags & 2)
+def test_fields(name: str, perfs: Accounts, files: Files) -> None:
+    check_fields(files(name), perfs(name))
 
 
 @published
-def test_names_of_threads(
-    name: str, perfs: Callable[[str], Account], ours: Callable[[str], PerfFile]
-) -> None:
-    account, file = perfs(name), ours(name)
-    s = file.samples
-    mine = file.sideband.comm_of(s.tid, s.time).values().tolist()
-    assert mine == [row.comm for row in account.rows()]
+def test_names_of_threads(name: str, perfs: Accounts, files: Files) -> None:
+    assert comms(files(name)) == [row.comm for row in perfs(name).rows()]
 
 
 @published
-def test_records_by_type(
-    name: str,
-    fixtures: Path,
-    perfs: Callable[[str], Account],
-    ours: Callable[[str], PerfFile],
-) -> None:
-    mine = Counter({kind: n for kind, n in ours(name).counts.items() if kind not in NOT_DUMPED})
+def test_records_by_type(name: str, fixtures: Path, perfs: Accounts, files: Files) -> None:
     if name in COPIES and not KEEP_TYPES.issuperset(COPIES[name].changes):
         # perf was given other types than the file has: count those in the bytes
         raw = (fixtures / "recordings" / name).read_bytes()
-        assert mine == Counter(record.type for record in records(raw))
+        expected = Counter(record.type for record in records(raw))
     else:
-        assert mine == perfs(name).counts
+        expected = perfs(name).counts
+    assert Counter(counts(files(name))) == expected
+
+
+def test_all_kinds_are_among_them(perfs: Accounts, files: Files) -> None:
+    compared = [name for name in INDEX if perfs(name).records]
+    assert len(compared) == len(INDEX) - len(WITHOUT_SAMPLES)
+    assert {"x86_64", "i686", "armv7l", "aarch64"} <= {INDEX[name]["arch"] for name in compared}
+    opened = [files(name) for name in compared]
+    found = {kind: sum(bool(is_one(file)) for file in opened) for kind, is_one in KINDS.items()}
+    assert min(found.values()) > 1, found
 
 
 @pytest.mark.parametrize("name", COPIES)
