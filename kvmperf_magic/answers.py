@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kvmperf_magic.errors import QueryError
 from kvmperf_magic.exporting import TABLE_FORMATS, format_of
 from kvmperf_magic.files import written
 from kvmperf_magic.guests.discovery import machines
@@ -18,12 +19,14 @@ from kvmperf_magic.profile.show import short_dso
 from kvmperf_magic.profile.tree import KINDS, build_tree
 from kvmperf_magic.table import Categorical, Table
 from kvmperf_widgets.delta import DeltaBars
+from kvmperf_widgets.diff_flame import Changes, DiffFlameGraph
 from kvmperf_widgets.flame import FlameGraph
 from kvmperf_widgets.timeline import ShareLine, ShareLines
 from kvmperf_widgets.tree import Tree
 
 if TYPE_CHECKING:
     from kvmperf_magic.profile.diff import Diff
+    from kvmperf_magic.profile.difftree import DiffTree
     from kvmperf_magic.profile.report import Report
     from kvmperf_magic.recording import Recording
 
@@ -79,6 +82,44 @@ def flamegraph(view: Recording, roots: Any = "auto", title: str = "", **options:
         subtitle=f"{len(profile):,} samples",
         **options,
     )
+
+
+def diff_flamegraph(
+    tree: DiffTree, names: tuple[str, str], width: str, **options: Any
+) -> DiffFlameGraph:
+    """A joined call tree as a picture whose frames have this width (of `WIDTHS`)."""
+    own = (tree.baseline_self, tree.other_self)
+    values, words = {
+        "after": (own[1], f"the share of {names[1]}"),
+        "before": (own[0], f"the share of {names[0]}"),
+        "max": (np.maximum(*own), "the larger of both shares"),
+        "common": (np.minimum(*own), "what both shares have in common"),
+    }[width]
+    picture = Tree(
+        parent=tree.parent,
+        name=tree.name.codes,
+        names=tree.name.categories,
+        self_value=values,
+        kind=tree.mode.astype(np.int32),
+        kinds=list(KINDS),
+        detail=tree.dso.codes,
+        details=[short_dso(dso) for dso in tree.dso.categories],
+    )
+    changes = Changes(
+        tree.baseline,
+        tree.other,
+        tree.delta,
+        tree.low,
+        tree.high,
+        tree.significant,
+        tree.status,
+        names,
+        tree.confidence,
+    )
+    certain = f"{int(tree.significant.sum()):,} significant at {tree.confidence:.4g} together"
+    only = "innermost frames only, as one side has no stacks" if tree.leaves else ""
+    subtitle = " · ".join(filter(None, (certain, only)))
+    return DiffFlameGraph(picture, changes, subtitle=subtitle, width=words, **options)
 
 
 def swing(views: Mapping[str, Recording], symbol: str, buckets: int = 60) -> ShareLines:
@@ -143,12 +184,43 @@ class ReportView(View):
         return [*([Lines(warnings)] if warnings else []), self.flamegraph, self.report]
 
 
-class DiffView(View):
-    """What changed, as delta bars and a table. `.table`, `.bars`, `.swing(symbol)`."""
+WIDTHS = ("after", "before", "max", "common")
 
-    def __init__(self, baseline: Recording, other: Recording, diff: Diff) -> None:
+
+class DiffView(View):
+    """What changed, as delta bars, a differential flame graph and a table: `.table`, `.bars`,
+    `.flamegraph()`, `.swing(symbol)`. `width` is that of the flame graph that is shown."""
+
+    def __init__(
+        self, baseline: Recording, other: Recording, diff: Diff, *, width: str = "after"
+    ) -> None:
+        if width not in WIDTHS:
+            raise QueryError(f"no width {width!r}", f"width: {', '.join(WIDTHS)}")
         self.baseline, self.other = baseline, other
         self.diff = diff
+        self.width = width
+
+    @cached_property
+    def tree(self) -> DiffTree:
+        """Both call trees in one, of what the diff is of."""
+        from kvmperf_magic.profile.difftree import diff_tree
+
+        sides = [view.profile for view in (self.baseline, self.other)]
+        if self.diff.total == "kernel":
+            sides = [p.in_modes(["host-kernel", "hypervisor", "guest-kernel"]) for p in sides]
+        return diff_tree(*sides, confidence=self.diff.confidence)
+
+    def flamegraph(self, width: str | None = None, **options: Any) -> DiffFlameGraph:
+        """Both call trees in one picture, blue where there is less, vermillion where more, grey
+        where that is not certain.
+
+        `width` of a frame: its share "after" (the default) or "before", the larger of both
+        ("max") or what both have ("common").
+        """
+        width = width or self.width
+        if width not in WIDTHS:
+            raise QueryError(f"no width {width!r}", f"width: {', '.join(WIDTHS)}")
+        return diff_flamegraph(self.tree, self.diff.names, width, **options)
 
     @property
     def table(self) -> Table:
@@ -187,7 +259,7 @@ class DiffView(View):
     def parts(self) -> Sequence[Any]:
         warnings = {w: None for view in (self.baseline, self.other) for w in view.warnings}
         said = [Lines([f"warning: {w}" for w in warnings])] if warnings else []
-        return [*said, self.bars, self.diff]
+        return [*said, self.bars, self.flamegraph(), self.diff]
 
 
 class MachineList(View):

@@ -24,13 +24,15 @@ def diff(
     event: str | None = None,
     filters: dict[str, Any] | None = None,
     symbol_options: dict[str, Any] | None = None,
+    width: str = "after",
     **options: Any,
 ) -> DiffView:
     """What changed from `baseline` to `other`: recordings or paths.
 
     With neither, perf.data.host against perf.data.guest of this folder: host -> guest slowdown.
     With one that holds both sides, its host samples against its guest samples. `filters` are those
-    of `Recording.filter`, `options` those of `profile.diff.compare`.
+    of `Recording.filter`, `options` those of `profile.diff.compare`; `width` is that of the
+    differential flame graph: after, before, max or common.
     """
     from kvmperf_magic.answers import DiffView
     from kvmperf_magic.profile.diff import compare
@@ -55,7 +57,8 @@ def diff(
     for view, name in ((a, names[0]), (b, names[1])):
         if not len(view):
             raise QueryError(f"no samples on the side {name!r} ({view.path}) to compare")
-    return DiffView(a, b, compare(a.profile, b.profile, names=names, **options))
+    found = compare(a.profile, b.profile, names=names, **options)
+    return DiffView(a, b, found, width=width)
 
 
 def _opened(one: Recording | str | Path, options: dict[str, Any] | None) -> Recording:

@@ -209,12 +209,18 @@ class KvmMagics(Magics):
             help="what 100%% of a side is (default: %(default)s)",
         ),
         argument("--confidence", type=float, default=0.95, help="of the intervals (%(default)s)"),
+        argument(
+            "--width",
+            choices=["after", "before", "max", "common"],
+            default="after",
+            help="of the flame graph's frames (default: %(default)s)",
+        ),
         args.export_option(suffixes_of(TABLE_FORMATS)),
         args.FILTER_OPTIONS,
         args.SYMBOL_OPTIONS,
     )
     def kvm_diff(self, line: str) -> DiffView:
-        """Host against guest, or before against after: delta bars and a table, with confidence.
+        """Host against guest, or before against after: delta bars, flame graph, table.
 
         %kvm_diff                          perf.data.host -> perf.data.guest
         %kvm_diff before.data after.data   any two
@@ -240,6 +246,7 @@ class KvmMagics(Magics):
             compute=given.compute,
             total=given.total,
             confidence=given.confidence,
+            width=given.width,
         )
         if given.export:
             answer.export(given.export)

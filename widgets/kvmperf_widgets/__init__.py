@@ -7,6 +7,7 @@ and escapes them.
 from __future__ import annotations
 
 from kvmperf_widgets.delta import DeltaBars
+from kvmperf_widgets.diff_flame import Changes, DiffFlameGraph
 from kvmperf_widgets.flame import FlameGraph
 from kvmperf_widgets.page import Page
 from kvmperf_widgets.picture import Picture
@@ -15,7 +16,9 @@ from kvmperf_widgets.timeline import ShareLine, ShareLines
 from kvmperf_widgets.tree import Tree
 
 __all__ = [
+    "Changes",
     "DeltaBars",
+    "DiffFlameGraph",
     "FlameGraph",
     "Page",
     "Picture",

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from kvmperf_widgets.delta_svg import delta_svg
 from kvmperf_widgets.flame_text import terminal_width
-from kvmperf_widgets.paint import strength_of
+from kvmperf_widgets.paint import strengths
 from kvmperf_widgets.picture import Picture
 from kvmperf_widgets.plotly_spec import base_layout, marker_legend, plotly_text
 from kvmperf_widgets.text import clean, columns_of, fit, pad, percent
@@ -162,7 +164,7 @@ def _size(delta: float) -> float:
 def _row(values: tuple[Any, ...], largest: float, confidence: float) -> DeltaRow:
     label, *numbers, significant, status, kind = values
     baseline, other, delta, low, high = map(float, numbers)
-    strength = strength_of(delta, largest) if significant else 0.0
+    strength = float(strengths(np.array(delta), largest)) if significant else 0.0
     return DeltaRow(
         clean(label),
         baseline,

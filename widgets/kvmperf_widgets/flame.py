@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import copy
-import difflib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_widgets import regrow
-from kvmperf_widgets.boxes import (
-    View,
-    Words,
-    boxes_of,
-    hits_of,
-    matched_share,
-    shown_frames,
-    subtitle,
-)
-from kvmperf_widgets.flame_plotly import flame_spec
-from kvmperf_widgets.flame_svg import flame_svg
-from kvmperf_widgets.flame_text import LEAST_LINE, flame_text
-from kvmperf_widgets.layout import Layout, layout
+from kvmperf_widgets.boxes import Words
 from kvmperf_widgets.paint import COLOURS, ColourBy, Paint, paint
-from kvmperf_widgets.picture import Picture
 from kvmperf_widgets.text import clean, percent
 from kvmperf_widgets.theme import ThemeName
 from kvmperf_widgets.tree import Tree
+from kvmperf_widgets.tree_picture import MOST_ROWS, TreePicture
 
 if TYPE_CHECKING:
     from kvmperf_widgets.sandwich import Sandwich
 
-MOST_BOXES = 800
-MOST_LINES = 40
-MOST_ROWS = 45
-MOST_CALLERS = 8  # rows beneath a focused frame
 
-
-class FlameGraph(Picture):
+class FlameGraph(TreePicture):
     """A tree of frames, as wide as their weight.
 
     Every method gives a new picture and leaves this one as it is. `unit` says what the weight
@@ -58,26 +39,9 @@ class FlameGraph(Picture):
         rows: int = MOST_ROWS,
         colour: ColourBy = "mode",
     ) -> None:
-        if rows < 2:
-            raise ValueError("a flame graph has at least 2 rows")
-        self.tree = tree
-        self.title = title or "Flame graph"
+        super().__init__(tree, title, subtitle, theme=theme, rows=rows)
         self.unit = unit
-        self.subtitle = subtitle
-        self.theme: ThemeName = theme
-        self.rows = rows
         self._colour = _known(colour)
-        self._whole = tree  # as given: what reset() goes back to
-        self._root = 0
-        self._query = ""
-        self._icicle = False
-        self._notes: tuple[str, ...] = ()  # what was asked of it, for the subtitle
-
-    def _with(self, **changes: Any) -> FlameGraph:
-        other = copy.copy(self)
-        for name, value in changes.items():
-            setattr(other, name, value)
-        return other
 
     def focus(self, frame: str | int) -> FlameGraph:
         """One frame as the whole width, pruned anew from the full tree; its callers beneath it.
@@ -93,41 +57,6 @@ class FlameGraph(Picture):
             return self.focus(int(outermost[0]))
         notes = self._noted(self.tree.name[outermost[0]], f", {len(outermost)} places merged")
         return self._with(tree=regrow.merged(self.tree, places), _root=0, _notes=notes)
-
-    def _places(self, name: str) -> NDArray[np.bool_]:
-        """The frames of this name that have weight, as a mask; LookupError without any."""
-        codes = [i for i, known in enumerate(self.tree.names) if known == name]
-        places = np.isin(self.tree.name, codes) & (self.tree.total > 0)
-        if not places.any():
-            near = difflib.get_close_matches(name, self.tree.names, 3, 0.5)
-            raise LookupError(
-                f"no frame is named {name!r}" + (f"; near it: {', '.join(near)}" if near else "")
-            )
-        return places
-
-    def _checked(self, frame: int) -> int:
-        if not 0 <= frame < len(self.tree):
-            raise LookupError(f"no frame {frame}: there are {len(self.tree)}")
-        return frame
-
-    def _noted(self, name: int, more: str = "") -> tuple[str, ...]:
-        return (*self._notes, f"focus on {clean(self.tree.names[name], 80)}{more}")
-
-    def search(self, pattern: str) -> FlameGraph:
-        """Lights up the frames whose name holds this regular expression; "" ends the search."""
-        re.compile(pattern)  # a bad one is refused here, not when the picture is drawn
-        return self._with(_query=pattern)
-
-    @property
-    def matched(self) -> float:
-        """Percent of the focused frame's weight in frames that match the search.
-
-        A matched frame beneath a matched frame counts once. 0 without a search.
-        """
-        mask = self._matches()
-        if mask is None:
-            return 0.0
-        return matched_share(self.tree, self._root, mask)
 
     def reverse(self) -> FlameGraph:
         """Callers above callees turned round: where the weight ended stands at the top edge,
@@ -181,66 +110,11 @@ class FlameGraph(Picture):
         """Colours by "mode", "dso", "vm" or by a "hash" of the name."""
         return self._with(_colour=_known(by))
 
-    def icicle(self, on: bool = True) -> FlameGraph:
-        """The root at the top, callees downwards."""
-        return self._with(_icicle=on)
-
-    def reset(self) -> FlameGraph:
-        """The whole tree again, without focus, search or reversal."""
-        return self._with(tree=self._whole, _root=0, _query="", _icicle=False, _notes=())
-
-    def _matches(self) -> NDArray[np.bool_] | None:
-        return self.tree.named(re.compile(self._query)) if self._query else None
-
-    def layout(self, most: int = MOST_BOXES) -> Layout:
-        """The boxes of this picture."""
-        # half a pixel of a wide screen: what is narrower cannot be seen
-        return self._layout(most, self.rows, 0.0003)
-
-    def _layout(self, most: int, rows: int | None, least: float) -> Layout:
-        return layout(
-            self.tree, self._root, most=most, least=least, rows=rows, callers=MOST_CALLERS
-        )
-
     def _paint(self, frames: NDArray[np.bool_]) -> Paint:
-        """The colours; their legend names those of these frames."""
         return paint(self.tree, self._colour, frames)
 
     def _words(self) -> Words:
         return Words(self.tree, self.unit)
-
-    def _view(self, laid: Layout) -> View:
-        tree, matches, words = self.tree, self._matches(), self._words()
-        colours = self._paint(shown_frames(tree, laid))
-        found = ""
-        if matches is not None:
-            found = f"{percent(matched_share(tree, int(laid.node[laid.above]), matches))} matched"
-        about = " · ".join(filter(None, (self.subtitle, *self._notes)))
-        return View(
-            clean(self.title, 160),
-            subtitle(about, words, laid),
-            boxes_of(tree, laid, colours, words, hits_of(tree, laid, matches)),
-            int(laid.row.max()) + 1,
-            colours,
-            self._query,
-            found,
-            self._icicle,
-        )
-
-    def to_svg(self, *, standalone: bool = True) -> str:
-        return flame_svg(self._view(self.layout()), self.theme, standalone)
-
-    def to_spec(self) -> dict[str, Any]:
-        return flame_spec(self._view(self.layout()), self.theme)
-
-    def to_text(self, width: int | None = None) -> str:
-        # chains of one name take one line: as many boxes and rows as the lines have room for
-        for most, rows in ((4, None), (4, self.rows), (2, MOST_LINES), (1, MOST_LINES // 2)):
-            laid = self._layout(most * MOST_LINES, rows, LEAST_LINE)
-            text = flame_text(self._view(laid), laid.parent.tolist(), width)
-            if text.count("\n") < MOST_LINES + 3:  # three lines of header
-                break
-        return text
 
 
 def _known(by: ColourBy) -> ColourBy:

@@ -40,8 +40,8 @@ def _rules(theme: Theme) -> dict[str, str]:
         ".tool": "cursor:pointer;text-decoration:underline",
         ".off": "display:none",
         # of two profiles: what is only in one of them
-        ".f.new rect": f"stroke:{theme.ink};stroke-width:1.2",
-        ".f.vanished rect": f"stroke:{theme.ink};stroke-width:1.2;stroke-dasharray:4 3",
+        ".new rect": f"stroke:{theme.ink};stroke-width:1.2",
+        ".vanished rect": f"stroke:{theme.ink};stroke-width:1.2;stroke-dasharray:4 3",
     }
 
 

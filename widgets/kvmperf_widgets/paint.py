@@ -172,6 +172,6 @@ def diverging_shade(strength: float) -> Shade:
     return Shade(css, diverging(signed, LIGHT), diverging(signed, DARK))
 
 
-def strength_of(delta: float, largest: float) -> float:
-    """How strongly a certain change is coloured: a small one still shows its colour."""
-    return math.copysign(0.45 + 0.55 * min(abs(delta) / (largest or 1.0), 1.0), delta)
+def strengths(delta: NDArray[np.float64], largest: float) -> NDArray[np.float64]:
+    """How strongly certain changes are coloured: a small one still shows its colour."""
+    return np.copysign(0.45 + 0.55 * np.minimum(np.abs(delta) / (largest or 1.0), 1.0), delta)

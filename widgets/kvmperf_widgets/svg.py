@@ -67,14 +67,15 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 
 def legend(entries: Sequence[tuple[str, str]], x: float, y: float) -> str:
-    """Squares with words, from (x, y) on to the right: (words, class of the square's group)."""
+    """Squares with words, from (x, y) on to the right: (words, class of the square's
+    group). Squares without words are steps of a scale."""
     parts = []
     for words, kind in entries:
         parts.append(
             element("g", {"class": kind}, rectangle(x, y - 10, 12, 12))
-            + label(x + 17, y, words, "mu")
+            + (label(x + 17, y, words, "mu") if words else "")
         )
-        x += 17 + columns_of(words) * CHARACTER + 20
+        x += 17 + columns_of(words) * CHARACTER + 20 if words else 13
     return "".join(parts)
 
 
