@@ -6,7 +6,7 @@ Opening reads the file's columns; names are worked out when first asked for, onc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,9 @@ from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.lost import Lost
 from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, MODES
 from kvmperf_magic.perfdata.abi import AttrFlag, RecordType
+from kvmperf_magic.perfdata.fields import Fields
 from kvmperf_magic.perfdata.reader import Header, read
+from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.perfdata.tracepoints import TracepointFields, fields_of
 from kvmperf_magic.profile.groups import group
 from kvmperf_magic.source import Source
@@ -158,7 +160,8 @@ class Recording(Exporting):
         """One row a sample: time (ns) event cpu pid tid comm period mode ip symbol dso machine
         vcpu (-1 where none). Where all samples of the view are of one tracepoint, its fields too:
         `rec.filter(event="kvm:kvm_exit").samples["exit_reason_name"]`, see TracepointFields; one
-        that is called as a column above becomes `sched_wakeup.pid`."""
+        that is called as a column above becomes `sched_wakeup.pid`. Behind them all other fields
+        that some event records, see `Fields`: decoded when asked for."""
         p = self.profile
         columns: dict[str, Column | Callable[[], Column]] = {
             "time": p.time,
@@ -177,7 +180,43 @@ class Recording(Exporting):
         }
         if self._tracepoint:
             columns |= self._tracepoint.lazy(columns)
+        events = self._source.file.events
+        for name in Fields.names_of(events):
+            columns.setdefault(name, partial(self._field, name))
         return Table(columns)
+
+    @cached_property
+    def fields(self) -> Fields:
+        """The rarer fields of this view's samples: raw, branches, registers, user stacks ..."""
+        file = self._source.file
+        samples = file.samples if self._mask is None else file.samples.take(self._mask)
+        return Fields(samples, file.events)
+
+    def _field(self, name: str) -> Column:
+        return self.fields.column(name)
+
+    @property
+    def sideband(self) -> Sideband:
+        """What happened beside the samples, in the whole file: `sideband.comm`, `.mmap`, `.fork`,
+        `.exit`, `.switch`, `.namespaces`, `.cgroup`, `.ksymbol`, `.bpf` ... are tables."""
+        return self._source.file.sideband
+
+    @property
+    def records(self) -> Table:
+        """The records of the whole file: type (number), name (of unknown ones the number), count,
+        bytes (in whole words)."""
+        file = self._source.file
+        types = sorted(file.counts)
+        known = {kind.value: kind.name for kind in RecordType}
+        sizes = file.sideband.sizes
+        return Table(
+            {
+                "type": np.array(types, np.uint32),
+                "name": _strings([known.get(kind, str(kind)) for kind in types]),
+                "count": np.array([file.counts[kind] for kind in types], np.int64),
+                "bytes": np.array([sizes.get(kind, 0) for kind in types], np.int64),
+            }
+        )
 
     @cached_property
     def _tracepoint(self) -> TracepointFields | None:

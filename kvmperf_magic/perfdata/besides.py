@@ -48,8 +48,13 @@ class Besides:
         self._position, self._size = walked.position[mine], walked.size[mine]
         self._type, self._misc = walked.type[mine], walked.misc[mine]
         self._order = mine.astype(np.int64) + first
-        kinds, counts = np.unique(self._type, return_counts=True)
+        kinds, which, counts = np.unique(self._type, return_inverse=True, return_counts=True)
         self.counts: dict[int, int] = dict(zip(kinds.tolist(), counts.tolist(), strict=True))
+        # bytes of all records of a type; those left are the samples'
+        sizes = 8 * np.bincount(which, self._size, len(kinds)).astype(np.int64)
+        self.sizes: dict[int, int] = dict(zip(kinds.tolist(), sizes.tolist(), strict=True))
+        if len(mine) < len(walked.type):
+            self.sizes[RecordType.SAMPLE] = 8 * int(walked.size.sum() - self._size.sum())
 
     def mmaps(self) -> Table:
         rows = self._rows(6, RecordType.MMAP, RecordType.MMAP2)

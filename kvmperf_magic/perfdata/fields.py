@@ -38,6 +38,7 @@ class Fields:
 
     def __init__(self, samples: SampleColumns, events: Sequence[Event]) -> None:
         self._samples = samples
+        self._events = events
         self._words = samples.words
         shapes = [Shape.of(event.attr) for event in events]
         self._shapes = list(dict.fromkeys(shapes))
@@ -46,13 +47,19 @@ class Fields:
     def __len__(self) -> int:
         return len(self._samples)
 
-    def names(self) -> list[str]:
-        """The fields that some event here records."""
+    @staticmethod
+    def names_of(events: Sequence[Event]) -> list[str]:
+        """The fields that some of these events record."""
+        shapes = {Shape.of(event.attr) for event in events}
         return [
             name
             for name, (bits, _) in _COLUMNS.items()
-            if any(_records(shape, name, int(bits)) for shape in self._shapes)
+            if any(_records(shape, name, int(bits)) for shape in shapes)
         ]
+
+    def names(self) -> list[str]:
+        """The fields that some event here records."""
+        return self.names_of(self._events)
 
     def column(self, name: str) -> Column:
         """A field by its name, recorded or not. KeyError for what is none."""

@@ -198,4 +198,4 @@ class Parts:
         self, start: NDArray[np.int64], count: NDArray[np.int64], step: int
     ) -> NDArray[np.int64]:
         """As many whole items as the record has room for."""
-        return np.minimum(np.maximum((self.end - start) // step, 0), count)
+        return np.asarray(np.clip((self.end - start) // step, 0, count), np.int64)

@@ -6,6 +6,7 @@ there, and hold from the beginning.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -62,9 +63,15 @@ class Sideband(Mapping[str, Table]):
     aux_output_hw_id: hw_id pid tid cpu; read: pid tid value time_enabled time_running id lost.
     """
 
-    def __init__(self, tables: Mapping[str, Table | Callable[[], Table]], rows: Mapping[str, int]):
+    def __init__(
+        self,
+        tables: Mapping[str, Table | Callable[[], Table]],
+        rows: Mapping[str, int],
+        sizes: Mapping[int, int],
+    ) -> None:
         self._tables = dict(tables)
         self._rows = dict(rows)
+        self.sizes = dict(sizes)  # bytes of all records of a type, samples too, in whole words
 
     def __getitem__(self, name: str) -> Table:
         table = self._tables[name]
@@ -106,7 +113,9 @@ class Sideband(Mapping[str, Table]):
         if len(parts) == 1:
             return parts[0]
         tables = {name: _joined([part[name] for part in parts]) for name in parts[0]}
-        return cls(tables, {name: sum(part._rows[name] for part in parts) for name in tables})
+        rows = {name: sum(part._rows[name] for part in parts) for name in tables}
+        sizes = sum((Counter(part.sizes) for part in parts), Counter[int]())
+        return cls(tables, rows, sizes)
 
     def comm_of(self, tid: NDArray[np.int32], time: NDArray[np.uint64]) -> Categorical:
         """What each thread is called at each time, as perf names threads.
@@ -191,7 +200,7 @@ def decode_sideband(walked: Walk, events: EventIds, first: int) -> tuple[Sideban
             tables[name] = decoded(besides)
         else:
             tables[name] = partial(decoded, besides)
-    return Sideband(tables, rows), besides.problems
+    return Sideband(tables, rows, besides.sizes), besides.problems
 
 
 def _joined(tables: Sequence[Table]) -> Table:
