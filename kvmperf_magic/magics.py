@@ -168,9 +168,9 @@ class KvmMagics(Magics):
         %kvm_report --export web1.pb.gz         for pprof; the suffix says the format
         """
         given = parse_argstring(self.kvm_report, line)
-        recording = self._recording(given.recording or given.input, args.symbol_arguments(given))
         if given.export:
             format_of(given.export)  # a name that says nothing is told before the work
+        recording = self._recording(given.recording or given.input, args.symbol_arguments(given))
         report = recording.filter(**args.filter_arguments(given)).report(
             sort=given.sort,
             modes=args.modes_argument(given),
