@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from guest import running_guest
-from tracepoint_rows import our_rows, perf_rows
+from tracepoint_rows import our_rows, perf_rows, perf_with_python
 
 import kvmperf_magic as kvm
 from kvmperf_magic.perfdata.reader import read
@@ -57,11 +57,6 @@ COMMAND = [
 
 def existing(events: tuple[str, ...]) -> list[str]:
     return [e for e in events if (tracefs() / "events" / e.replace(":", "/")).is_dir()]
-
-
-def perf_with_python(perf: Callable[..., str]) -> None:
-    if not re.search(r"libpython: \[ on", perf("version", "--build-options")):
-        pytest.skip("this perf has no Python")
 
 
 def sampled(path: Path, events: list[str], *, stream: bool) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from kvmperf_magic.perfdata.fields import Fields
 from kvmperf_magic.perfdata.reader import PerfFile
@@ -25,6 +28,12 @@ def trace_unhandled(event, context, fields, sample):
 _PERFS = ("common_cpu", "common_s", "common_ns", "common_comm", "common_callchain")
 
 Row = tuple[int, int, str, tuple[tuple[str, Any], ...]]
+
+
+def perf_with_python(perf: Callable[..., str]) -> None:
+    """Skips the test where this perf was built without."""
+    if not re.search(r"libpython: \[ on", perf("version", "--build-options")):
+        pytest.skip("this perf has no Python")
 
 
 def perf_rows(perf: Callable[..., str], folder: Path, recording: Path) -> list[Row]:
