@@ -221,7 +221,8 @@ class Recording(Exporting):
     @cached_property
     def _tracepoint(self) -> TracepointFields | None:
         file = self._source.file
-        return fields_of(file.samples, self._mask, file.events, file.tracing)
+        event = file.samples.event if self._mask is None else file.samples.event[self._mask]
+        return fields_of(event, file.events, file.tracing, lambda: self.fields.raw)
 
     @cached_property
     def callchains(self) -> Callchains:

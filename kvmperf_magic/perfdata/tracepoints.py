@@ -17,9 +17,7 @@ from kvmperf_magic.perfdata import tracingdata
 from kvmperf_magic.perfdata.abi import EventType, SampleType
 from kvmperf_magic.perfdata.attr import Event
 from kvmperf_magic.perfdata.features import text
-from kvmperf_magic.perfdata.fields import Fields
 from kvmperf_magic.perfdata.printformat import Naming, namings
-from kvmperf_magic.perfdata.samples import SampleColumns
 from kvmperf_magic.perfdata.tracingdata import Format, FormatField
 from kvmperf_magic.table import Categorical, Column, Ragged
 
@@ -33,14 +31,13 @@ def columns(format: Format, raw: Ragged) -> dict[str, Column]:
 
 
 def fields_of(
-    samples: SampleColumns,
-    rows: NDArray[np.bool_] | None,
+    event: NDArray[np.int32],
     events: Sequence[Event],
     tracing: bytes | None,
+    raw: Callable[[], Ragged],
 ) -> TracepointFields | None:
-    """The fields of these samples (`rows` None: of all), where they are all of one tracepoint
-    and the recording holds its format."""
-    event = samples.event if rows is None else samples.event[rows]
+    """The fields of samples of these events (indices), where all are of one tracepoint and the
+    recording holds its format; `raw` gives the samples' RAW fields."""
     if not tracing or not len(event) or (event != event[0]).any():
         return None
     attr = events[event[0]].attr
@@ -50,8 +47,7 @@ def fields_of(
         format = tracingdata.parse(tracing).events.get(attr.config)
     except ValueError:  # the file's damage tells of it
         return None
-    chosen = samples if rows is None else samples.take(np.flatnonzero(rows))
-    return TracepointFields(format, lambda: Fields(chosen, events).raw) if format else None
+    return TracepointFields(format, raw) if format else None
 
 
 class TracepointFields:
