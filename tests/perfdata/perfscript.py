@@ -19,7 +19,7 @@ FIELDS = ("comm", "pid", "tid", "cpu", "time", "period", "event", "ip")
 _MISSING = re.compile(r"Cannot print '(\w+)' field")
 # {cpu} {time} {offset} [{size}]: PERF_RECORD_SAMPLE(IP, {misc}): {pid}/{tid}: {ip} period: ...
 _SAMPLE = re.compile(
-    rb"((?:\d+ )*)0x([0-9a-f]+) \[0x[0-9a-f]+\]: PERF_RECORD_SAMPLE\(IP, (0x[0-9a-f]+)\): "
+    rb"((?:\d+ )*)(0x[0-9a-f]+|0) \[0x[0-9a-f]+\]: PERF_RECORD_SAMPLE\(IP, (0x[0-9a-f]+)\): "
     rb"(-?\d+)/(-?\d+): (0x[0-9a-f]+|0) period: (\d+) addr: (0x[0-9a-f]+|0)"
 )
 # {offset}@{path} [{size}]: event: {type}. Only streams and the parts of a directory have a record
@@ -228,7 +228,7 @@ def _dumped(found: re.Match[bytes], fields: tuple[str, ...]) -> Dumped:
     time = stamps.pop() if "time" in fields and stamps else None
     cpu = stamps.pop() if stamps else None
     return Dumped(
-        offset=int(found[2], 16),
+        offset=int(found[2], 0),
         misc=int(found[3], 16),
         cpu=cpu,
         time=time,
