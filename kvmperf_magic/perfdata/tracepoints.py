@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from kvmperf_magic.perfdata import tracingdata
 from kvmperf_magic.perfdata.abi import EventType, SampleType
 from kvmperf_magic.perfdata.attr import Event
-from kvmperf_magic.perfdata.features import text
+from kvmperf_magic.perfdata.cursor import text
 from kvmperf_magic.perfdata.printformat import Naming, namings
+from kvmperf_magic.perfdata.strings import categorical, unique_rows
 from kvmperf_magic.perfdata.tracingdata import Format, FormatField
 from kvmperf_magic.table import Categorical, Column, Ragged
 
@@ -172,17 +173,16 @@ class TracepointFields:
     def _strings(self, start: NDArray[np.int64], length: NDArray[np.int64]) -> Categorical:
         """Bytes up to the first NUL, all of one length at a time."""
         codes = np.zeros(len(start), np.int32)
-        places: dict[str, int] = {}
+        found: list[bytes] = []
         lengths, which = np.unique(length, return_inverse=True)
         for i, size in enumerate(lengths.tolist()):
             rows = slice(None) if len(lengths) == 1 else np.flatnonzero(which == i)
+            some, code = [b""], np.zeros(1, np.intp)
             if size:
-                found, code = _distinct(self._unaligned(np.dtype(f"V{size}"))[start[rows]])
-            else:
-                found, code = [b""], np.zeros(1, np.intp)
-            to = [places.setdefault(text(one), len(places)) for one in found]
-            codes[rows] = np.array(to, np.int32)[code]
-        return Categorical(codes, list(places))
+                some, code = _distinct(self._unaligned(np.dtype(f"V{size}"))[start[rows]])
+            codes[rows] = code + len(found)
+            found += some
+        return categorical(codes, [text(one) for one in found])
 
     def _named(self, naming: Naming) -> Categorical:
         """The names, worked out once for each combination of the numbers they depend on."""
@@ -196,14 +196,8 @@ class TracepointFields:
                 (*known[pair // len(numbers)], numbers[pair % len(numbers)])
                 for pair in pairs.tolist()
             ]
-        places: dict[str, int] = {}
-        to = [
-            places.setdefault(
-                naming.name(dict(zip(naming.needs, numbers, strict=True))), len(places)
-            )
-            for numbers in known
-        ]
-        return Categorical(np.array(to, np.int32)[combined], list(places))
+        names = [naming.name(dict(zip(naming.needs, numbers, strict=True))) for numbers in known]
+        return categorical(combined.astype(np.int32), names)
 
 
 def _distinct(rows: NDArray[np.generic]) -> tuple[list[bytes], NDArray[np.intp]]:
@@ -211,15 +205,5 @@ def _distinct(rows: NDArray[np.generic]) -> tuple[list[bytes], NDArray[np.intp]]
     size = rows.dtype.itemsize
     words = np.zeros((len(rows), -(-size // 8)), np.uint64)
     words.view(np.uint8).reshape(len(rows), -1)[:, :size] = rows.view(np.uint8).reshape(-1, size)
-    # numbers sort many times faster than bytes: sort a hash, and see that it told all apart
-    hashed = np.zeros(len(rows), np.uint64)
-    for column in words.T:
-        hashed = (hashed ^ column) * np.uint64(0x9E3779B97F4A7C15)
-        hashed ^= hashed >> np.uint64(29)
-    found, which = np.unique(hashed, return_inverse=True)
-    example = np.zeros(len(found), np.intp)
-    example[which] = np.arange(len(rows))
-    if not np.array_equal(words[example[which]], words):
-        exact, which = np.unique(rows, return_inverse=True)
-        return [one.tobytes() for one in exact], which
-    return [rows[i].tobytes() for i in example.tolist()], which
+    found, which = unique_rows(words)
+    return [one.tobytes() for one in found], which

@@ -283,7 +283,7 @@ def test_strings_whose_hashes_meet_are_told_apart(monkeypatch: pytest.MonkeyPatc
     asked: list[str] = []
 
     def alike(values: np.ndarray, **options: bool) -> object:
-        if values.dtype == np.uint64:
+        if values.dtype == np.uint64 and values.ndim == 1:
             asked.append("hash")
             return unique(np.zeros_like(values), **options)
         return unique(values, **options)
