@@ -4,7 +4,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEMO   ?= demo-output
 
-.PHONY: demo test lint bench guest lock system setup clean
+MINUTES ?= 30
+
+.PHONY: demo test lint bench fuzz guest lock system setup clean
 
 ## record a real guest (or replay the bundled recording), write the executed notebook and its page
 demo: setup
@@ -22,6 +24,12 @@ lint: setup
 ## recorder cost and reading speed, each as a ratio to perf in the same run
 bench: setup
 	$(BIN)/python -m bench
+
+## hostile recordings for MINUTES (30); atheris guides the search where its wheel can be had
+fuzz: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: atheris==3.0.0 \
+	  || echo "fuzz: no atheris for this Python, the search is blind" >&2
+	$(BIN)/python -m fuzz --minutes $(MINUTES)
 
 ## build the micro guest anew from its C
 guest: setup
