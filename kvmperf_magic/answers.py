@@ -51,6 +51,22 @@ class View:
         return "\n\n".join(repr(part) for part in self.parts())
 
 
+class TableAnswer(View):
+    """A View whose substance is a table, which can be written."""
+
+    @property
+    def table(self) -> Table:
+        raise NotImplementedError
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """The table as CSV."""
+        return self.table.to_csv(path)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """The table as JSON."""
+        return self.table.to_json(path)
+
+
 class Lines:
     """Plain lines of text among pictures."""
 
@@ -139,7 +155,7 @@ def swing(views: Mapping[str, Recording], symbol: str, buckets: int = 60) -> Sha
     return ShareLines(middles.tolist(), lines, title=f"{symbol}: share over time (s)")
 
 
-class ReportView(View):
+class ReportView(TableAnswer):
     """A report and its flame graph. `.table` and `.flamegraph` are the things themselves."""
 
     def __init__(self, recording: Recording, report: Report) -> None:
@@ -153,14 +169,6 @@ class ReportView(View):
     @cached_property
     def flamegraph(self) -> FlameGraph:
         return flamegraph(self.recording)
-
-    def to_csv(self, path: str | Path | None = None) -> str:
-        """The table as CSV."""
-        return self.table.to_csv(path)
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """The table as JSON."""
-        return self.table.to_json(path)
 
     def to_html(self, path: str | Path | None = None) -> str:
         """One self-contained page: flame graph and table."""
@@ -187,7 +195,7 @@ class ReportView(View):
 WIDTHS = ("after", "before", "max", "common")
 
 
-class DiffView(View):
+class DiffView(TableAnswer):
     """What changed, as delta bars, a differential flame graph and a table: `.table`, `.bars`,
     `.flamegraph()`, `.swing(symbol)`. `width` is that of the flame graph that is shown."""
 
@@ -243,14 +251,6 @@ class DiffView(View):
         """The share of one symbol over time on both sides, each from its own start."""
         sides = zip(self.diff.names, (self.baseline, self.other), strict=True)
         return swing(dict(sides), symbol, **options)
-
-    def to_csv(self, path: str | Path | None = None) -> str:
-        """The table as CSV."""
-        return self.table.to_csv(path)
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """The table as JSON."""
-        return self.table.to_json(path)
 
     def export(self, path: str | Path) -> None:
         """Writes the table as the name of `path` ends: .csv, .csv.gz or .json."""
