@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bigendian import BigEndian
 from guest import running_guest
 from tracepoint_rows import our_rows, perf_rows, perf_with_python
 
 import kvmperf_magic as kvm
+from kvmperf_magic.perfdata.abi import EventType
 from kvmperf_magic.perfdata.reader import read
 from kvmperf_magic.sampler.eventnames import tracefs
 from kvmperf_magic.sampler.options import SamplerOptions
@@ -100,9 +102,22 @@ def test_every_field_of_every_sample(perf: Callable[..., str], tmp_path: Path, b
     else:
         sampled(path, existing(EVENTS), stream="stream" in by)
     seen = agrees(perf, tmp_path, path)
+    named = [event.name for event in read(path).events if event.attr.type == EventType.TRACEPOINT]
+    assert named == existing(EVENTS)
     assert sum(seen.values()) > 1000
     busy = ("sched_switch", "sched_process_exec", "kmalloc", "sys_enter", "softirq_entry")
     assert all(any(name.endswith(f"__{one}") for name in seen) for one in busy)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_big_endian_copy_has_the_same_fields(tmp_path: Path, stream: bool) -> None:
+    """Numbers of the records are turned round; what the tracepoint wrote stays as it was, and
+    its formats say in which order that is."""
+    path, copy = tmp_path / "perf.data", tmp_path / "big-endian"
+    sampled(path, ["sched:sched_switch", "sched:sched_process_exec"], stream=stream)
+    copy.write_bytes(BigEndian(path.read_bytes()).out)
+    assert our_rows(read(copy)) == our_rows(read(path))
+    assert len(read(copy).samples) > 100
 
 
 @pytest.mark.kvm
