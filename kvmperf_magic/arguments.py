@@ -41,6 +41,12 @@ SYMBOL_OPTIONS = (
     argument(
         "--guest-symbols", choices=["host"], help="host: the guests run the host's kernel image"
     ),
+    argument(
+        "--no-unwind",
+        dest="unwind",
+        action="store_false",
+        help="leave copied user stacks alone: only the interrupted address is shown of them",
+    ),
 )
 
 RECORD_OPTIONS = (
@@ -147,6 +153,8 @@ def symbol_arguments(given: argparse.Namespace) -> dict[str, Any]:
         )
         if getattr(given, name)
     }
+    if not given.unwind:
+        found["unwind"] = False
     if given.guest_elf:
         plain = [one for one in given.guest_elf if "=" not in one]
         if plain:

@@ -65,7 +65,10 @@ class KvmMagics(Magics):
         args.RECORD_OPTIONS,
         argument("-g", dest="callchain", action="store_true", help="host stacks, by frame pointer"),
         argument(
-            "--user-stack", type=int, default=0, metavar="BYTES", help="copy of the user stack"
+            "--call-graph",
+            metavar="fp|dwarf[,BYTES]|lbr",
+            help="host stacks: by frame pointer, by a copy of the user stack that is unwound "
+            "later (8192 bytes), or by the processor's branch records",
         ),
         argument("-o", "--output", metavar="FILE", help="perf.data.guest, .host or .kvm (both)"),
         argument("--duration", type=float, metavar="SECONDS", help="default: until Ctrl-C"),
@@ -79,6 +82,7 @@ class KvmMagics(Magics):
         %kvm_record --host -g --duration 10    the host with call stacks -> perf.data.host
         %kvm_record --vm web1 -F 1000          one VM until Ctrl-C, which keeps the data
         %kvm_record --host -- make -j2         a command, as long as it runs
+        %kvm_record --host --call-graph dwarf -- ./prog     stacks of code without frame pointers
         %%kvm_record --guest                   while this cell's code runs
         """
         from kvmperf_magic.recorder import Recorder
@@ -93,8 +97,7 @@ class KvmMagics(Magics):
             say,
             command=command,
             system_wide=given.all_cpus,
-            callchain=given.callchain,
-            user_stack=given.user_stack,
+            callchain=given.call_graph or given.callchain,
             **args.record_arguments(given),
         )
         with recorder:

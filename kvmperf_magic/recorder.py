@@ -16,7 +16,7 @@ from kvmperf_magic.frontend import in_notebook
 from kvmperf_magic.guests.discovery import find_vm, machines
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.recording import DEFAULT_OUTPUTS, Recording, open_recording
-from kvmperf_magic.sampler.options import SamplerOptions
+from kvmperf_magic.sampler.options import SamplerOptions, call_graph
 from kvmperf_magic.sampler.process import SamplerProcess
 from kvmperf_magic.symbols.options import SymbolOptions
 
@@ -40,7 +40,7 @@ def plan(
     vm: str | int | Sequence[str | int] | None = None,
     cpus: Sequence[int] | None = None,
     system_wide: bool = False,
-    callchain: bool = False,
+    callchain: bool | str = False,
     user_stack: int = 0,
     mmap_pages: int = 128,
     say: Callable[[str], None] = say_on_stderr,
@@ -64,6 +64,9 @@ def plan(
         if any(m.accel == "tcg" for m in vms):
             said += " (guests under TCG run as user code of their QEMU)"
         say(said)
+    chains = call_graph(callchain)
+    if user_stack:
+        chains |= call_graph(f"dwarf,{user_stack}")
     pids = _numbers(pid)
     if vm is not None:
         wanted = [vm] if isinstance(vm, str | int) else list(vm)
@@ -74,8 +77,7 @@ def plan(
         events=[events] if isinstance(events, str) else list(events or ["cycles"]),
         frequency=None if period else frequency or DEFAULT_FREQUENCY,
         period=period,
-        callchain=callchain or user_stack > 0,
-        user_stack=user_stack,
+        **chains,
         cpus=None if cpus is None else list(cpus),
         pids=pids,
         tids=_numbers(tid),
@@ -227,7 +229,7 @@ def record(
     vm: str | int | Sequence[str | int] | None = None,
     cpus: Sequence[int] | None = None,
     system_wide: bool = False,
-    callchain: bool = False,
+    callchain: bool | str = False,
     user_stack: int = 0,
     output: str | Path | None = None,
     mmap_pages: int = 128,
@@ -242,7 +244,9 @@ def record(
     `frequency` in Hz (4000 as perf's, unless `period` is given); `duration` in seconds, without
     one until the command ends or Ctrl-C. `output` is perf.data.guest, perf.data.host or
     perf.data.kvm (both sides) unless named; a file of that name becomes `.old`. `callchain`
-    records host stacks by frame pointers, `user_stack` that many bytes of the user stack.
+    records host stacks: True or "fp" by frame pointers, "dwarf" or "dwarf,BYTES" with a copy of
+    the user stack (8192 bytes) to be unwound later, "lbr" by the processor's branch records;
+    `user_stack=BYTES` is the same as "dwarf,BYTES".
 
     Raises NotPermittedError, NoPmuError, EventError, TargetError, NoKvmError, SamplerError.
     """

@@ -106,6 +106,15 @@ class AttrFlag(IntFlag):
     DEFER_OUTPUT = 1 << 39
 
 
+class BranchType(IntFlag):
+    """perf_event_attr.branch_sample_type: of enum perf_branch_sample_type what is used here."""
+
+    USER = 1 << 0
+    CALL_STACK = 1 << 11
+    NO_FLAGS = 1 << 14
+    NO_CYCLES = 1 << 15
+
+
 class RecordType(IntEnum):
     """perf_event_header.type: the kernel's (1..22) and perf's own (64..86)."""
 

@@ -116,7 +116,8 @@ class Child:
         try:
             # what is known now stands at the beginning too: a killed recording still has it
             sink.write(feature_records(self._features([], Progress())))
-            synthesizer = Synthesizer(records.sample_id(counters.events[0].attr.sample_type))
+            trailer = records.sample_id(counters.events[0].attr.sample_type)
+            synthesizer = Synthesizer(trailer, data=options.user_stack > 0)
             self._synthesize(synthesizer, sink, counters.sees_kernel)
             loop = RecordingLoop(counters, sink, self._wakers(), self._status)
             self._start(counters)

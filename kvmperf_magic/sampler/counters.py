@@ -91,7 +91,7 @@ class Counters:
         if self.on_exec:
             tried.attr.flags |= AttrFlag.ENABLE_ON_EXEC
             if len(self._specs) == 1:
-                tried.attr.flags |= openevent.TRACKING
+                tried.attr.flags |= openevent.tracking(self.options)
         if leader is not None:  # members follow their leader
             tried.attr.flags &= ~(AttrFlag.DISABLED | AttrFlag.ENABLE_ON_EXEC)
             tried.attr.flags |= AttrFlag(leader.attr.flags) & AttrFlag.EXCLUDE_KERNEL

@@ -23,6 +23,7 @@ from kvmperf_magic.errors import (
 from kvmperf_magic.perfdata.abi import (
     ATTR_SIZE,
     AttrFlag,
+    BranchType,
     EventType,
     PerfEventAttr,
     ReadFormat,
@@ -51,6 +52,8 @@ TRACKING = (
     | AttrFlag.KSYMBOL
     | AttrFlag.BPF_EVENT
 )  # no BUILD_ID: it spoils the MMAP2 records of every other recorder on the machine (6.18 seen)
+# perf record --call-graph lbr: tools/perf/util/evsel.c: __evsel__config_callchain()
+CALL_STACK = BranchType.USER | BranchType.CALL_STACK | BranchType.NO_CYCLES | BranchType.NO_FLAGS
 # what older kernels do not know, newest first: taken away one after the other on EINVAL
 _NEWER: tuple[AttrFlag | ReadFormat, ...] = (
     ReadFormat.LOST,
@@ -105,10 +108,13 @@ def make_attr(spec: EventSpec, options: SamplerOptions) -> PerfEventAttr:
         flags |= AttrFlag.FREQ
     if options.callchain or options.user_stack:
         sample_type |= SampleType.CALLCHAIN
+    if options.branch_stack:
+        sample_type |= SampleType.BRANCH_STACK
+        attr.branch_sample_type = CALL_STACK
     if options.user_stack:
         sample_type |= SampleType.REGS_USER | SampleType.STACK_USER
         attr.sample_regs_user = _USER_REGS.get(platform.machine(), 0)
-        attr.sample_stack_user = min(options.user_stack, 0xFFF8) // 8 * 8
+        attr.sample_stack_user = options.user_stack
         flags |= AttrFlag.EXCLUDE_CALLCHAIN_USER
     if options.inherit:
         flags |= AttrFlag.INHERIT
@@ -119,13 +125,19 @@ def make_attr(spec: EventSpec, options: SamplerOptions) -> PerfEventAttr:
     return attr
 
 
+def tracking(options: SamplerOptions) -> AttrFlag:
+    """What an event asks for to bring COMM, FORK, MMAP2 and the like."""
+    # call frame information is not in executable maps, and perf looks for it where it was mapped
+    return TRACKING | AttrFlag.MMAP_DATA if options.user_stack else TRACKING
+
+
 def tracking_attr(options: SamplerOptions) -> PerfEventAttr:
     """A dummy event, enabled from the start, that brings COMM, FORK, MMAP2 and the like."""
     attr = PerfEventAttr(size=ATTR_SIZE, type=EventType.SOFTWARE, config=SOFTWARE_DUMMY)
     attr.sample_period = 1
     attr.sample_type = BASE_SAMPLE & ~SampleType.PERIOD
     attr.read_format = ReadFormat.ID | ReadFormat.LOST
-    attr.flags = AttrFlag.SAMPLE_ID_ALL | TRACKING
+    attr.flags = AttrFlag.SAMPLE_ID_ALL | tracking(options)
     if options.inherit:
         attr.flags |= AttrFlag.INHERIT
     if options.user_only:
@@ -161,6 +173,13 @@ class Attempt:
         if error.errno == errno.EINVAL:
             return self._older()
         missing = error.errno in {errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP}
+        if error.errno == errno.EOPNOTSUPP and attr.sample_type & SampleType.BRANCH_STACK:
+            attr.sample_type &= ~SampleType.BRANCH_STACK
+            attr.branch_sample_type = 0
+            self.notices.append(
+                f"{self.spec.name} has no branch call stacks here: frame pointers instead"
+            )
+            return True
         if missing and (attr.type, attr.config) == (EventType.HARDWARE, HARDWARE_CYCLES):
             attr.type, attr.config = EventType.SOFTWARE, SOFTWARE_CPU_CLOCK
             attr.flags = flags & ~(AttrFlag.PRECISE_IP_LOW | AttrFlag.PRECISE_IP_HIGH)

@@ -1,6 +1,7 @@
 """The sideband of what already runs: COMM, FORK and MMAP2 records made from /proc.
 
-As tools/perf/util/synthetic-events.c: only executable maps, anonymous ones as //anon, time 0.
+As tools/perf/util/synthetic-events.c: only executable maps, anonymous ones as //anon, time 0;
+where stacks are to be unwound, the read-only maps of files too, as call frame information is there.
 """
 
 from __future__ import annotations
@@ -11,23 +12,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kvmperf_magic.perfdata import records
-from kvmperf_magic.perfdata.abi import MISC_KERNEL, MISC_USER
+from kvmperf_magic.perfdata.abi import MISC_KERNEL, MISC_MMAP_DATA, MISC_USER
 from kvmperf_magic.perfdata.features import BuildId
 from kvmperf_magic.sampler import buildids
 from kvmperf_magic.sampler.sysfs import read_text
 from kvmperf_magic.sampler.targets import threads_of
 
 _MAP = re.compile(
-    rb"([0-9a-f]+)-([0-9a-f]+) (..x.) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *([^\n]*)"
+    rb"([0-9a-f]+)-([0-9a-f]+) ([rwxsp-]{4}) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *([^\n]*)"
 )
 _MAP_SHARED, _MAP_PRIVATE = 1, 2
 
 
 class Synthesizer:
-    """Makes the records; `trailer` is what a sample_id of zeros is for the first event."""
+    """Makes the records; `trailer` is what a sample_id of zeros is for the first event, `data`
+    asks for maps of files that are not executable."""
 
-    def __init__(self, trailer: bytes) -> None:
+    def __init__(self, trailer: bytes, *, data: bool = False) -> None:
         self.trailer = trailer
+        self.data = data
         self.files = buildids.BuildIds()
         self._modules: list[tuple[str, bytes]] = []
         self._kernel_found = False
@@ -61,6 +64,9 @@ class Synthesizer:
             return  # not ours to see, or gone
         elsewhere = _root_of(pid) != self._own_root
         for start, end, modes, pgoff, major, minor, inode, name in _MAP.findall(text):
+            runs = modes[2:3] == b"x"
+            if not runs and not (self.data and modes[0:1] == b"r" and name.startswith(b"/")):
+                continue
             filename = os.fsdecode(name) if name else "//anon"
             if filename.startswith("[") and filename not in {"[vdso]", "[vsyscall]"}:
                 filename = "//anon" if filename.startswith("[anon:") else filename
@@ -75,8 +81,9 @@ class Synthesizer:
                 minor=int(minor, 16),
                 inode=int(inode),
                 build_id=self.files.of_map(pid, filename, own_root=elsewhere),
-                prot=(modes[0:1] == b"r") | (modes[1:2] == b"w") << 1 | 4,
+                prot=(modes[0:1] == b"r") | (modes[1:2] == b"w") << 1 | runs << 2,
                 flags=_MAP_SHARED if modes[3:4] == b"s" else _MAP_PRIVATE,
+                misc=MISC_USER | (0 if runs else MISC_MMAP_DATA),
                 trailer=self.trailer,
             )
 

@@ -12,20 +12,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kvmperf_magic.perfdata.abi import CONTEXT_USER, SampleType
+from kvmperf_magic.perfdata.abi import CONTEXT_USER, BranchType, SampleType
 from kvmperf_magic.perfdata.attr import Event
 from kvmperf_magic.perfdata.chains import Chains
 from kvmperf_magic.perfdata.fields import Fields
 from kvmperf_magic.perfdata.samples import SampleColumns
-
-BRANCH_CALL_STACK = 1 << 11  # PERF_SAMPLE_BRANCH_CALL_STACK of branch_sample_type
 
 
 def _has_call_stack(event: Event) -> bool:
     """evsel__has_branch_callstack()."""
     attr = event.attr
     return bool(
-        attr.sample_type & SampleType.BRANCH_STACK and attr.branch_sample_type & BRANCH_CALL_STACK
+        attr.sample_type & SampleType.BRANCH_STACK
+        and attr.branch_sample_type & BranchType.CALL_STACK
     )
 
 

@@ -12,10 +12,14 @@ import pytest
 from chains import of_perf, raw
 from stacked import PID, branches, event, sample, write
 
-from kvmperf_magic.perfdata.abi import CONTEXT_KERNEL, CONTEXT_USER, MISC_KERNEL, SampleType
-from kvmperf_magic.unwinding.lbr import BRANCH_CALL_STACK
+from kvmperf_magic.perfdata.abi import (
+    CONTEXT_KERNEL,
+    CONTEXT_USER,
+    MISC_KERNEL,
+    BranchType,
+    SampleType,
+)
 
-USER_BRANCHES = 1
 KERNEL = (0xFFFFFFFF81000010, 0xFFFFFFFF81000020)
 CALLS = [(0x401100 + 0x10 * i, 0x402000 + 0x100 * i) for i in range(5)]
 FROM = [source for source, _ in CALLS]
@@ -40,8 +44,8 @@ EXPECTED = [
 ]
 
 
-def recording(path: Path, *more: bytes, kind: int = BRANCH_CALL_STACK) -> Path:
-    written = event(SampleType.BRANCH_STACK, branch_sample_type=USER_BRANCHES | kind)
+def recording(path: Path, *more: bytes, kind: int = BranchType.CALL_STACK) -> Path:
+    written = event(SampleType.BRANCH_STACK, branch_sample_type=BranchType.USER | kind)
     return write(path / "lbr.data", written, [*WRITTEN, *more])
 
 
@@ -87,7 +91,7 @@ def test_real_branches_as_a_call_stack(
     entry = struct.unpack_from("<Q", data, 16)[0]
     for at in range(attrs, attrs + size, entry):
         kind = struct.unpack_from("<Q", data, at + 72)[0]
-        struct.pack_into("<Q", data, at + 72, kind | BRANCH_CALL_STACK)
+        struct.pack_into("<Q", data, at + 72, kind | BranchType.CALL_STACK)
     path = tmp_path / "call-stack.data"
     path.write_bytes(data)
     dumped = perf("report", "-D", "-i", path, "--stdio")
