@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -78,8 +78,12 @@ class Event:
     ids: NDArray[np.uint64]
 
 
-def event_name(attr: Attr) -> str:
-    """The name perf makes up where a file gives none: tools/perf/util/evsel.c, evsel__name()."""
+def event_name(attr: Attr, pmus: Mapping[int, str] | None = None) -> str:
+    """The name perf makes up where a file gives none: tools/perf/util/evsel.c, evsel__name().
+
+    `pmus`: names of PMUs by attr.type (PMU_MAPPINGS). perf calls the events of these, and
+    tracepoints, "unknown": ours say what is known.
+    """
     kind, config = attr.type, attr.config
     if kind == EventType.HARDWARE and config & 0xFFFFFFFF < len(HARDWARE):
         return HARDWARE[config & 0xFFFFFFFF][0] + _modifiers(attr)
@@ -95,6 +99,13 @@ def event_name(attr: Attr) -> str:
         return f"raw {config:#x}{_modifiers(attr)}"
     if kind == EventType.TRACEPOINT:
         return f"tracepoint {config}"
+    if kind == EventType.BREAKPOINT:
+        access = "".join(c for c, bit in zip("rwx", (1, 2, 4), strict=True) if attr.bp_type & bit)
+        return f"mem:{attr.config1:#x}:{access}{_modifiers(attr)}"
+    if pmus and kind in pmus:
+        terms = {"config": config, "config1": attr.config1, "config2": attr.config2}
+        listed = ",".join(f"{term}={value:#x}" for term, value in terms.items() if value)
+        return f"{pmus[kind]}/{listed}/{_modifiers(attr).removeprefix(':')}"
     return f"type {kind} config {config:#x}{_modifiers(attr)}"
 
 

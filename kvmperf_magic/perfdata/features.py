@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kvmperf_magic.perfdata import records
+from kvmperf_magic.perfdata import details, records, simpleperf
 from kvmperf_magic.perfdata.abi import Feature
+from kvmperf_magic.perfdata.cursor import Cursor, text
 
 STRING_ALIGN = 64  # NAME_ALIGN of header.c
 
@@ -70,42 +71,6 @@ class ClockData:
     clock_ns: int
 
 
-class _Cursor:
-    """Reads numbers and strings from a section, and minds its end."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = 0
-
-    def take(self, size: int) -> bytes:
-        part = self.data[self.at : self.at + size]
-        if len(part) != size:
-            raise ValueError(f"{size} bytes wanted at {self.at} of {len(self.data)}")
-        self.at += size
-        return part
-
-    def u32(self) -> int:
-        return int.from_bytes(self.take(4), "little")
-
-    def u64(self) -> int:
-        return int.from_bytes(self.take(8), "little")
-
-    def string(self) -> str:
-        return text(self.take(self.u32()))
-
-    def strings(self) -> list[str]:
-        return [self.string() for _ in range(self.u32())]
-
-    @property
-    def left(self) -> int:
-        return len(self.data) - self.at
-
-
-def text(raw: bytes) -> str:
-    """Bytes up to the first NUL as a string that can always be shown and stored."""
-    return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
-
-
 def encode_string(value: str) -> bytes:
     """HOSTNAME, OSRELEASE, VERSION, ARCH, CPUDESC, CPUID: do_write_string()."""
     raw = value.encode("utf-8", "surrogateescape") + b"\0"
@@ -114,7 +79,7 @@ def encode_string(value: str) -> bytes:
 
 
 def decode_string(data: bytes) -> str:
-    return _Cursor(data).string()
+    return Cursor(data).string()
 
 
 def _encode_strings(values: Sequence[str]) -> bytes:
@@ -128,7 +93,7 @@ def encode_nrcpus(available: int, online: int) -> bytes:
 
 def decode_nrcpus(data: bytes) -> tuple[int, int]:
     """(available, online)"""
-    cursor = _Cursor(data)
+    cursor = Cursor(data)
     return cursor.u32(), cursor.u32()
 
 
@@ -138,7 +103,7 @@ def encode_total_mem(kib: int) -> bytes:
 
 
 def decode_total_mem(data: bytes) -> int:
-    return _Cursor(data).u64()
+    return Cursor(data).u64()
 
 
 def encode_cmdline(arguments: Sequence[str]) -> bytes:
@@ -147,7 +112,7 @@ def encode_cmdline(arguments: Sequence[str]) -> bytes:
 
 
 def decode_cmdline(data: bytes) -> list[str]:
-    return _Cursor(data).strings()
+    return Cursor(data).strings()
 
 
 def encode_event_desc(events: Sequence[EventDesc]) -> bytes:
@@ -163,7 +128,7 @@ def encode_event_desc(events: Sequence[EventDesc]) -> bytes:
 
 
 def decode_event_desc(data: bytes) -> list[EventDesc]:
-    cursor = _Cursor(data)
+    cursor = Cursor(data)
     count, size = cursor.u32(), cursor.u32()
     events = []
     for _ in range(count):
@@ -187,7 +152,7 @@ def encode_cpu_topology(topology: CpuTopology) -> bytes:
 
 def decode_cpu_topology(data: bytes, available: int) -> CpuTopology:
     """`available`: the number of CPUs, from NRCPUS. Old files end before the ids or the dies."""
-    cursor = _Cursor(data)
+    cursor = Cursor(data)
     packages, cores = cursor.strings(), cursor.strings()
     if cursor.left < 8 * available:
         return CpuTopology(packages, cores)
@@ -207,7 +172,7 @@ def encode_numa_topology(nodes: Sequence[NumaNode]) -> bytes:
 
 
 def decode_numa_topology(data: bytes) -> list[NumaNode]:
-    cursor = _Cursor(data)
+    cursor = Cursor(data)
     count = cursor.u32()
     return [
         NumaNode(cursor.u32(), cursor.u64(), cursor.u64(), cursor.string()) for _ in range(count)
@@ -222,7 +187,7 @@ def encode_pmu_mappings(pmus: Mapping[int, str]) -> bytes:
 
 
 def decode_pmu_mappings(data: bytes) -> dict[int, str]:
-    cursor = _Cursor(data)
+    cursor = Cursor(data)
     return {cursor.u32(): cursor.string() for _ in range(cursor.u32())}
 
 
@@ -234,7 +199,7 @@ def encode_group_desc(groups: Sequence[tuple[str, int, int]]) -> bytes:
 
 
 def decode_group_desc(data: bytes) -> list[tuple[str, int, int]]:
-    cursor = _Cursor(data)
+    cursor = Cursor(data)
     return [(cursor.string(), cursor.u32(), cursor.u32()) for _ in range(cursor.u32())]
 
 
@@ -244,7 +209,7 @@ def encode_sample_time(first: int, last: int) -> bytes:
 
 
 def decode_sample_time(data: bytes) -> tuple[int, int]:
-    cursor = _Cursor(data)
+    cursor = Cursor(data)
     return cursor.u64(), cursor.u64()
 
 
@@ -254,7 +219,7 @@ def encode_clockid(resolution_ns: int) -> bytes:
 
 
 def decode_clockid(data: bytes) -> int:
-    return _Cursor(data).u64()
+    return Cursor(data).u64()
 
 
 def encode_clock_data(clocks: ClockData) -> bytes:
@@ -263,7 +228,7 @@ def encode_clock_data(clocks: ClockData) -> bytes:
 
 
 def decode_clock_data(data: bytes) -> ClockData:
-    cursor = _Cursor(data)
+    cursor = Cursor(data)
     if (version := cursor.u32()) != 1:
         raise ValueError(f"version {version} of CLOCK_DATA, 1 is known")
     return ClockData(cursor.u32(), cursor.u64(), cursor.u64())
@@ -331,6 +296,8 @@ _DECODERS: dict[int, Callable[[bytes], Any]] = {
     Feature.CLOCKID: decode_clockid,
     Feature.CLOCK_DATA: decode_clock_data,
     Feature.KVMPERF: decode_kvmperf,
+    **details.DECODERS,
+    **simpleperf.DECODERS,
 }
 
 

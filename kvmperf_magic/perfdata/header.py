@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from kvmperf_magic.errors import FileError
+from kvmperf_magic.perfdata import simpleperf
 from kvmperf_magic.perfdata.abi import FILE_HEADER_SIZE, FILE_MAGIC, PIPE_HEADER_SIZE, Feature
-from kvmperf_magic.perfdata.features import ClockData
+from kvmperf_magic.perfdata.details import BpfProgram, CacheLevel, Compression, MemoryTopology
+from kvmperf_magic.perfdata.features import ClockData, CpuTopology, NumaNode
 from kvmperf_magic.perfdata.walk import ByteOrder
+from kvmperf_magic.table import Categorical, Table
 
 _V1_MAGIC = b"PERFFILE"  # perf before 3.2
 _OLD_HEADER_SIZE = 72  # without the mask of features
@@ -118,15 +123,49 @@ class Header:
     cmdline: list[str] | None = None
     sample_time: tuple[int, int] | None = None  # ns: the first and the last sample
     clock_data: ClockData | None = None  # pairs the timestamps with the wall clock
+    cpu_topology: CpuTopology | None = None
+    numa_topology: list[NumaNode] | None = None
+    pmus: dict[int, str] | None = None  # names by attr.type
+    pmu_caps: dict[str, dict[str, str]] | None = None  # by PMU
+    caches: list[CacheLevel] | None = None
+    mem_topology: MemoryTopology | None = None
+    core_pmus: dict[str, str] | None = None  # the CPUs of each, where cores differ
+    compression: Compression | None = None
+    bpf_programs: list[BpfProgram] | None = None
+    simpleperf: dict[str, str] | None = None  # what Android's recorder tells about itself
+
+    @property
+    def nrcpus(self) -> int | None:
+        """CPUs that were online."""
+        return self.nrcpus_online
+
+    def table(self) -> Table:
+        """What is told in a line: what, value."""
+        told = {f.name: getattr(self, f.name) for f in fields(self)}
+        shown = {
+            name: " ".join(value) if name == "cmdline" else str(value)
+            for name, value in told.items()
+            if value is not None and (name == "cmdline" or isinstance(value, str | int | tuple))
+        }
+        names, values = list(shown), list(shown.values())
+        codes = np.arange(len(names), dtype=np.int32)
+        return Table({"what": Categorical(codes, names), "value": Categorical(codes, values)})
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
 
     @classmethod
     def of(cls, features: Mapping[int, Any], pipe: bool) -> Self:
         """From the decoded features."""
         available, online = features.get(Feature.NRCPUS, (None, None))
+        meta = features.get(simpleperf.META_INFO)
+        caps = features.get(Feature.PMU_CAPS, {})
+        if Feature.CPU_PMU_CAPS in features:
+            caps = {"cpu": features[Feature.CPU_PMU_CAPS], **caps}
         return cls(
             pipe=pipe,
             hostname=features.get(Feature.HOSTNAME),
-            os_release=features.get(Feature.OSRELEASE),
+            os_release=features.get(Feature.OSRELEASE, (meta or {}).get("kernel_version")),
             perf_version=features.get(Feature.VERSION),
             arch=features.get(Feature.ARCH),
             nrcpus_available=available,
@@ -137,4 +176,14 @@ class Header:
             cmdline=features.get(Feature.CMDLINE),
             sample_time=features.get(Feature.SAMPLE_TIME),
             clock_data=features.get(Feature.CLOCK_DATA),
+            cpu_topology=features.get(Feature.CPU_TOPOLOGY),
+            numa_topology=features.get(Feature.NUMA_TOPOLOGY),
+            pmus=features.get(Feature.PMU_MAPPINGS),
+            pmu_caps=caps or None,
+            caches=features.get(Feature.CACHE),
+            mem_topology=features.get(Feature.MEM_TOPOLOGY),
+            core_pmus=features.get(Feature.HYBRID_TOPOLOGY),
+            compression=features.get(Feature.COMPRESSED),
+            bpf_programs=features.get(Feature.BPF_PROG_INFO),
+            simpleperf=meta,
         )

@@ -13,17 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from kvmperf_magic.perfdata import byteorder, tracingdata, turned
+from kvmperf_magic.perfdata import byteorder, simpleperf, tracingdata, turned
 from kvmperf_magic.perfdata import features as sections
 from kvmperf_magic.perfdata.abi import EventType, Feature, RecordType
 from kvmperf_magic.perfdata.attr import Attr, Event, EventIds, event_name
 from kvmperf_magic.perfdata.compressed import Decompressor
+from kvmperf_magic.perfdata.cursor import text
 from kvmperf_magic.perfdata.features import BuildId
 from kvmperf_magic.perfdata.groupread import GroupReads
 from kvmperf_magic.perfdata.records import EVENT_UPDATE_NAME, NOTE_MAGIC
 from kvmperf_magic.perfdata.samples import GuestIds, SampleColumns, decode_samples
 from kvmperf_magic.perfdata.sideband import Sideband, decode_sideband
 from kvmperf_magic.perfdata.walk import ByteOrder, Walk
+
+# kinds of events whose made-up names are the names everybody knows
+_GENERIC = (EventType.HARDWARE, EventType.SOFTWARE, EventType.HW_CACHE, EventType.BREAKPOINT)
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ class Session:
             except (ValueError, struct.error) as error:
                 name = RecordType(kind).name if kind < _SIMPLEPERF else kind
                 self.problems.append(f"a record of type {name}: {error}")
+        self._name_unnamed()
         self._name_tracepoints()
 
     @property
@@ -137,6 +142,18 @@ class Session:
                 if desc.name:
                     self.events[i] = replace(self.events[i], name=desc.name)
 
+    def _name_unnamed(self) -> None:
+        """Better names for events that nobody named: simpleperf's, or those of their PMUs."""
+        pmus = self.features.get(Feature.PMU_MAPPINGS, {})
+        told = simpleperf.event_names(self.features.get(simpleperf.META_INFO, {}))
+        if not pmus and not told:
+            return
+        for i, event in enumerate(self.events):
+            attr = event.attr
+            if event.name == event_name(attr) and attr.type not in _GENERIC:
+                name = told.get((attr.type, attr.config)) or told.get((attr.type, 0))
+                self.events[i] = replace(event, name=name or event_name(attr, pmus))
+
     def _attr(self, walked: Walk, row: int) -> None:
         body = walked.body(row)
         size = int.from_bytes(body[4:8], "little") or 64
@@ -150,7 +167,7 @@ class Session:
             return
         for i, event in enumerate(self.events):
             if id in event.ids:
-                self.events[i] = replace(event, name=sections.text(body[16:]))
+                self.events[i] = replace(event, name=text(body[16:]))
 
     def _feature(self, walked: Walk, row: int) -> None:
         body = walked.body(row)

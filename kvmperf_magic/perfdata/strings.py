@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kvmperf_magic.perfdata.features import text
+from kvmperf_magic.perfdata.cursor import text
 from kvmperf_magic.table import Categorical
 
 _BLOCK = 1 << 20  # words looked at at a time
