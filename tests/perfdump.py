@@ -10,7 +10,7 @@ from pathlib import Path
 from kvmperf_magic.perfdata.reader import PerfFile
 
 _SAMPLE = re.compile(
-    r"^(?:(?P<cpu>\d+) )?(?P<time>\d+) 0x[0-9a-f]+ \[0x[0-9a-f]+\]: PERF_RECORD_SAMPLE"
+    r"^(?:(?P<cpu>\d+) )?(?P<time>\d+) (?:0x[0-9a-f]+|0) \[0x[0-9a-f]+\]: PERF_RECORD_SAMPLE"
     r"\(IP, (?P<misc>0x[0-9a-f]+)\): (?P<pid>-?\d+)/(?P<tid>-?\d+): (?P<ip>0x[0-9a-f]+|0) "
     r"period: (?P<period>\d+)"
 )
