@@ -1,6 +1,6 @@
 """ELF files: symbols, build-id, and where file offsets lie in memory.
 
-Headers and sections are pyelftools' work; symbol tables are read as numpy records. What counts
+Symbol tables are read as numpy records. What counts
 as a symbol follows tools/perf/util/symbol-elf.c: dso__load_sym_internal(), the names of PLT
 entries dso__synthesize_plt_symbols(), except that each entry's own jump is followed to its slot
 so that .plt.sec and .plt.got are named too.
@@ -8,6 +8,7 @@ so that .plt.sec and .plt.got are named too.
 
 from __future__ import annotations
 
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +17,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-from elftools.elf.elffile import ELFFile
 from numpy.typing import NDArray
 
 from kvmperf_magic.errors import FileError
+from kvmperf_magic.symbols.elfheaders import Section, read_headers
 from kvmperf_magic.symbols.symboltable import SymbolTable, best_aliases, fill_ends, find_marks
 from kvmperf_magic.table import Categorical
 
@@ -28,17 +29,6 @@ _LOCAL, _WEAK = 0, 2
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
 _SHF_ALLOC = 2
 _R_X86_64_GLOB_DAT, _R_X86_64_JUMP_SLOT, _R_X86_64_IRELATIVE = 6, 7, 37
-
-
-@dataclass(frozen=True)
-class Section:
-    name: str
-    type: str
-    flags: int
-    address: int
-    offset: int
-    size: int
-    link: int
 
 
 @dataclass(frozen=True)
@@ -88,37 +78,25 @@ class ElfImage:
         self.path = "memory" if isinstance(source, bytes) else str(source)
         try:
             with self._open() as file:
-                elf = ELFFile(file)
-                self.is_64 = elf.elfclass == 64
-                self.little = elf.little_endian
-                self.machine = str(elf["e_machine"])
-                self.relocatable = elf["e_type"] == "ET_REL"
-                self.sections = _sections(elf)
-                segments = [elf._get_segment_header(i) for i in range(elf.num_segments())]
-                headers = [h for h in segments if h["p_type"] == "PT_LOAD"]
-                notes = [
-                    (int(h["p_offset"]), int(h["p_filesz"]))
-                    for h in segments
-                    if h["p_type"] == "PT_NOTE"
-                ]
-                notes += [(s.offset, s.size) for s in self.sections if s.type == "SHT_NOTE"]
-                self.size = file.seek(0, 2)
+                headers = read_headers(file)
         except OSError as error:
             raise FileError(self.path, f"cannot be read: {error.strerror}") from None
-        except Exception as error:  # pyelftools trips over damage in any way there is
+        except (ValueError, struct.error) as error:
             raise FileError(self.path, f"is not a sound ELF file: {error}") from None
-
-        def column(name: str) -> NDArray[np.uint64]:
-            return np.array([int(h[name]) & 2**64 - 1 for h in headers], np.uint64)
-
+        self.is_64, self.little = headers.is_64, headers.little
+        self.machine, self.relocatable = headers.machine, headers.relocatable
+        self.sections, self.size = headers.sections, headers.size
+        load = headers.load
         self.segments = Segments(
-            column("p_offset"),
-            column("p_vaddr"),
-            column("p_filesz"),
-            column("p_memsz"),
-            (column("p_flags") & np.uint64(1)).astype(np.bool_),
+            load["offset"].astype(np.uint64),
+            load["vaddr"].astype(np.uint64),
+            load["filesz"].astype(np.uint64),
+            load["memsz"].astype(np.uint64),
+            (load["flags"] & 1).astype(np.bool_),
         )
-        self._notes = notes
+        notes = headers.notes
+        self._notes = list(zip(notes["offset"].tolist(), notes["filesz"].tolist(), strict=True))
+        self._notes += [(s.offset, s.size) for s in self.sections if s.type == "SHT_NOTE"]
 
     def _open(self) -> BinaryIO:
         if isinstance(self._source, bytes):
@@ -293,25 +271,6 @@ class ElfImage:
                     sizes.append(size)
                     names.append(slots[slot])
         return _Raw.named(starts, sizes, b"\0".join(n.encode() for n in names), names)
-
-
-def _sections(elf: ELFFile) -> list[Section]:
-    """The section headers with their names. iter_sections() (as iter_segments()) builds an object
-    of each, and reads all of the hash and dynamic tables for it: half a second for a library."""
-    headers = [elf._get_section_header(i) for i in range(elf.num_sections())]
-    if not headers:
-        return []
-    table = headers[elf.get_shstrndx()]
-    elf.stream.seek(table["sh_offset"])
-    names = elf.stream.read(table["sh_size"])
-    return [
-        Section(
-            names[h["sh_name"] :].split(b"\0", 1)[0].decode("utf-8", "replace"),
-            str(h["sh_type"]),
-            *(int(h[f"sh_{field}"]) for field in ("flags", "addr", "offset", "size", "link")),
-        )
-        for h in headers
-    ]
 
 
 def _jumps(section: Section, code: bytes) -> list[tuple[int, int, int]]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +46,17 @@ class Maps:
         found = np.searchsorted(self.start, address, side="right").astype(np.int64) - 1
         found[(found >= 0) & (address >= self.end[found])] = -1
         return found
+
+
+@dataclass(frozen=True)
+class _Flat:
+    """All maps sorted by `keys`, (epoch, rank of the start among `edges`) as one number; `overlaid`
+    tells the epochs in which maps overlap."""
+
+    rows: NDArray[np.int64]
+    edges: NDArray[np.uint64]
+    keys: NDArray[np.int64]
+    overlaid: NDArray[np.bool_]
 
 
 @dataclass
@@ -210,6 +223,47 @@ class AddressSpaces:
         # the cut before may be another process's
         found &= self._keys[at] > code * (len(self._times) + 1)
         return np.where(found, self._epochs[at], np.int32(-1)).astype(np.int32)
+
+    def find(
+        self, epoch: NDArray[np.int32], address: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """The map record of each (epoch, address), -1 where none is, and the file offset."""
+        if not self._rows_of:
+            return np.full(len(address), -1, np.int64), address
+        flat = self._flat
+        rank = np.searchsorted(flat.edges, address, side="right")
+        key = epoch.astype(np.int64) * (len(flat.edges) + 1)
+        at = np.searchsorted(flat.keys, key + rank, side="right") - 1
+        # the map before may be another epoch's
+        held = (epoch >= 0) & (at >= 0)
+        held &= flat.keys[at] > key
+        row = np.where(held, flat.rows[at], -1)
+        row[held & (address >= self._end[row])] = -1
+        offset = address - self._start[row] + self._pgoff[row]
+        if flat.overlaid.any():
+            # few epochs have maps that hide one another
+            for one in np.unique(epoch[flat.overlaid[epoch] & (epoch >= 0)]).tolist():
+                mine = np.flatnonzero(epoch == one)
+                maps = self.maps(one)
+                found = maps.find(address[mine])
+                row[mine] = np.where(found >= 0, maps.row[found], -1)
+                offset[mine] = address[mine] - maps.start[found] + maps.pgoff[found]
+        return row, offset
+
+    @cached_property
+    def _flat(self) -> _Flat:
+        """The maps of all epochs, sorted by (epoch, address)."""
+        counts = np.fromiter(map(len, self._rows_of), np.int64, len(self._rows_of))
+        rows = np.fromiter(chain.from_iterable(self._rows_of), np.int64, int(counts.sum()))
+        epoch = np.repeat(np.arange(len(counts)), counts)
+        edges = np.unique(self._start[rows])
+        key = epoch * (len(edges) + 1) + np.searchsorted(edges, self._start[rows], side="right")
+        order = np.argsort(key, kind="stable")
+        rows, epoch = rows[order], epoch[order]
+        hidden = (epoch[1:] == epoch[:-1]) & (self._end[rows[:-1]] > self._start[rows[1:]])
+        overlaid = np.zeros(len(counts) + 1, np.bool_)  # the last: of epoch -1
+        overlaid[epoch[1:][hidden]] = True
+        return _Flat(rows, edges, key[order], overlaid)
 
     def maps(self, epoch: int) -> Maps:
         """The maps of an epoch; of -1 none."""

@@ -102,6 +102,7 @@ class Symbolizer:
         assert isinstance(filename, Categorical)
         assert isinstance(build_id, Categorical)
         self._filenames, self._map_build_ids = filename.categories, build_id.categories
+        self._file_codes, self._build_codes = filename.codes, build_id.codes
         self._map_pids = mmap["pid"]
         self._private = np.array(
             [perfmap.is_anonymous(n) or n.endswith(files.DELETED) for n in self._filenames],
@@ -225,38 +226,19 @@ class Symbolizer:
         self, epoch: NDArray[np.int32], ip: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         n = len(ip)
-        filename = np.full(n, -1, np.int64)
-        build_id = np.zeros(n, np.int64)
-        row = np.zeros(n, np.int64)
-        offset = np.zeros(n, np.uint64)
-        order = np.argsort(epoch, kind="stable")
-        for part in np.split(order, np.flatnonzero(np.diff(epoch[order])) + 1):
-            maps = self._spaces.maps(int(epoch[part[0]]))
-            at = maps.find(ip[part])
-            part, at = part[at >= 0], at[at >= 0]  # noqa: PLW2901
-            filename[part] = maps.filename[at]
-            build_id[part] = maps.build_id[at]
-            row[part] = maps.row[at]
-            offset[part] = ip[part] - maps.start[at] + maps.pgoff[at]
+        row, offset = self._spaces.find(epoch, ip)
         symbol = np.zeros(n, np.int32)
         dso = np.zeros(n, np.int32)
-        mapped = np.flatnonzero(filename >= 0)
-        pids = self._map_pids[row[mapped]].astype(np.int64)
-        # whose map it is matters only where the process sees files that we do not
-        keys = np.stack([filename[mapped], build_id[mapped], pids])
-        keys[2, ~(self._private[filename[mapped]] | self._contained(pids))] = 0
-        groups, inverse = np.unique(keys, axis=1, return_inverse=True)
-        order = np.argsort(inverse.ravel(), kind="stable")
-        stops = np.cumsum(np.bincount(inverse.ravel(), minlength=groups.shape[1]))
-        for i, (file, build) in enumerate(groups[:2].T.tolist()):
-            members = order[stops[i - 1] if i else 0 : stops[i]]
-            rows, pid = mapped[members], int(pids[members[0]])
-            name = self._filenames[file]
+        mapped = np.flatnonzero(row >= 0)
+        for members in self._by_file(row[mapped]):
+            rows = mapped[members]
+            record = row[rows[0]]
+            name, pid = self._filenames[self._file_codes[record]], int(self._map_pids[record])
             if perfmap.is_anonymous(name):
                 name = f"/tmp/perf-{pid}.map"
                 image = self._perf_map(name, pid)
             else:
-                image = self._file(name, self._map_build_ids[build], pid)
+                image = self._file(name, self._map_build_ids[self._build_codes[record]], pid)
             dso[rows] = self._names.number(name)
             if image.named is None:
                 continue
@@ -266,6 +248,20 @@ class Symbolizer:
                 address = ip[rows]
             symbol[rows] = image.named.numbers(image.named.table.find(address))
         return symbol, dso
+
+    def _by_file(self, row: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Positions in `row`, map records, of those that say the same file."""
+        records, which = np.unique(row, return_inverse=True)
+        pids = self._map_pids[records].astype(np.int64)
+        files = self._file_codes[records]
+        # whose map it is matters only where the process sees files that we do not
+        pids[~(self._private[files] | self._contained(pids))] = 0
+        keys = np.stack([files, self._build_codes[records], pids])
+        groups, of_record = np.unique(keys, axis=1, return_inverse=True)
+        group = of_record.ravel()[which]
+        order = np.argsort(group, kind="stable")
+        stops = np.cumsum(np.bincount(group, minlength=groups.shape[1]))
+        return np.split(order, stops[:-1]) if len(row) else []
 
     def _file(self, name: str, build_id: str, pid: int) -> _Image:
         build_id = build_id or self._build_ids.get(name, "")
