@@ -9,27 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvmperf_magic.guests.context import is_guest, split_chains
+from kvmperf_magic.guests.context import is_guest
 from kvmperf_magic.guests.machine import Machine
-from kvmperf_magic.modes import HOST_USER
 from kvmperf_magic.numbering import mix, number
 from kvmperf_magic.perfdata.attr import Event
 from kvmperf_magic.perfdata.chains import Chains
 from kvmperf_magic.perfdata.samples import SampleColumns
 from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.profile.profile import FrameTable, Profile, Stacked, Stacks
+from kvmperf_magic.stacks import Addresses, chain_hashes, split
 from kvmperf_magic.symbols.spaces import AddressSpaces
 from kvmperf_magic.symbols.symbolizer import Symbolizer
 from kvmperf_magic.table import Categorical
 from kvmperf_magic.whose import Whose, whose
 
-_Any = TypeVar("_Any", bound=np.generic)
-_BLOCK = 32768  # rows hashed at a time: bigger temporaries cost page faults
 _CLOCKS = ("cpu-clock", "task-clock")  # software events whose periods are nanoseconds
 
 
@@ -50,7 +47,7 @@ class Decoded:
     ) -> None:
         self._samples = samples
         self._of = of
-        self._chains = chains
+        self._later_chains = chains
         self._symbolizer = symbolizer
         self.machine_pid = of.machine_pid[of.kind]
         leaf, first = number(mix(samples.ip ^ of.space[of.kind]))
@@ -70,53 +67,47 @@ class Decoded:
             symbol=symbol,
             dso=dso,
             machine=of.machine.take(of.kind),
-            stacked_later=lambda: self._stacked[0],
+            stacked_later=self._stacked,
             unit=unit_of([events[i] for i in np.flatnonzero(np.bincount(samples.event)).tolist()]),
         )
 
+    @cached_property
+    def _chains(self) -> Chains:
+        return self._later_chains()
+
     @property
     def frame_ip(self) -> NDArray[np.uint64]:
-        return self._stacked[1]
+        addresses = self._addresses
+        return addresses.ip[addresses.which]
 
     @property
     def frame_mode(self) -> NDArray[np.uint8]:
-        return self._stacked[2]
+        addresses = self._addresses
+        return addresses.mode[addresses.which]
 
     @cached_property
-    def _stacked(self) -> tuple[Stacked, NDArray[np.uint64], NDArray[np.uint8]]:
-        samples, of, chains = self._samples, self._of, self._chains()
-        key = _chain_hash(chains)
-        key ^= mix(samples.ip ^ of.owner[of.kind])
-        stack, first = number(key)
+    def _distinct(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The stack of each sample, and the first sample of each stack."""
+        key = chain_hashes(self._chains)
+        key ^= mix(self._samples.ip ^ self._of.owner[self._of.kind])
+        return number(key)
 
-        kind = of.kind[first]
-        frames = split_chains(*chains.take(first).compact(), samples.ip[first], of.mode[kind])
-        table, frame = self._frame_table(frames.ip, frames.mode, np.repeat(kind, frames.counts))
-        turned = _reversed_rows(frames.offsets)
-        stacks = Stacks(frames.offsets, frame[turned])
-        stacked = Stacked(stack.astype(np.int32), stacks, table)
-        return stacked, frames.ip[turned], frames.mode[turned]
-
-    def _frame_table(
-        self, ip: NDArray[np.uint64], mode: NDArray[np.uint8], kind: NDArray[np.int64]
-    ) -> tuple[FrameTable, NDArray[np.int32]]:
-        """Distinct (symbol, dso, mode) as a table, and for each frame its place in it."""
-        of = self._of
-        key = np.where(is_guest(mode), of.machine_pid[kind], -1)
-        user = mode == HOST_USER
-        key[user] = of.epoch[kind[user]]
-        which, first = number(mix(mix((key.astype(np.uint64) << np.uint64(8)) | mode) ^ ip))
-        modes = mode[first]
-        symbol, dso = self._resolve(ip[first], modes, kind[first])
-        frame, chosen = number(
-            mix(
-                (symbol.codes.astype(np.uint64) << np.uint64(32))
-                ^ dso.codes.astype(np.uint64) * 8
-                ^ modes
-            )
+    @cached_property
+    def _addresses(self) -> Addresses:
+        _, first = self._distinct
+        return split(
+            self._chains.take(first), self._samples.ip[first], self._of.kind[first], self._of
         )
-        table = FrameTable(symbol.take(chosen), dso.take(chosen), modes[chosen])
-        return table, frame.astype(np.int32)[which]
+
+    def _stacked(self) -> Stacked:
+        found = self._addresses
+        symbol, dso = self._resolve(found.ip, found.mode, found.kind)
+        key = symbol.codes.astype(np.uint64) << np.uint64(32)
+        key |= dso.codes.astype(np.uint64) << np.uint64(3)
+        frame, chosen = number(mix(key | found.mode))
+        table = FrameTable(symbol.take(chosen), dso.take(chosen), found.mode[chosen])
+        stacks = Stacks(found.offsets, frame.astype(np.int32)[found.which])
+        return Stacked(self._distinct[0].astype(np.int32), stacks, table)
 
     def _resolve(
         self, ip: NDArray[np.uint64], mode: NDArray[np.uint8], kind: NDArray[np.int64]
@@ -149,22 +140,3 @@ def unit_of(events: Sequence[Event]) -> str:
     if len(names) > 1:
         return "periods of each event"
     return f"{names[0]} ns" if names[0] in _CLOCKS else names[0]
-
-
-def _chain_hash(chains: Chains) -> NDArray[np.uint64]:
-    """One hash a chain; the order of its words counts."""
-    hashed = np.zeros(len(chains), dtype=np.uint64)
-    golden = np.uint64(0x9E3779B97F4A7C15)
-    for start in range(0, len(chains), _BLOCK):
-        offsets, block = chains.take(slice(start, start + _BLOCK)).compact()
-        place = np.arange(len(block)) - np.repeat(offsets[:-1], np.diff(offsets))
-        sums = np.zeros(len(block) + 1, dtype=np.uint64)
-        np.cumsum(mix(block + place.astype(np.uint64) * golden), out=sums[1:])
-        hashed[start : start + _BLOCK] = sums[offsets[1:]] - sums[offsets[:-1]]
-    return hashed
-
-
-def _reversed_rows(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The places of a CSR array's entries with each row back to front."""
-    counts = np.diff(offsets)
-    return np.repeat(offsets[:-1] + offsets[1:] - 1, counts) - np.arange(offsets[-1])

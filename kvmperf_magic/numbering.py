@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kvmperf_magic.parallel import blocks
+
 _LEAST, _MOST = 8, 22  # bits of a table: 2**22 slots of 4 bytes are more than a cache holds
 _MULTIPLIERS = tuple(
     np.uint64(odd)
@@ -66,3 +68,22 @@ def _first_rows(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     _, first, inverse = np.unique(part, return_index=True, return_inverse=True)
     found[rows] = rows[first[inverse]]
     return found
+
+
+def hash_rows(offsets: NDArray[np.int64], values: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """One hash for each row of a CSR array, values[offsets[i] : offsets[i + 1]]; order counts."""
+    hashed = np.zeros(len(offsets) - 1, dtype=np.uint64)
+
+    def work(rows: slice) -> None:
+        bounds = offsets[rows.start : rows.stop + 1]
+        local = bounds - bounds[0]
+        salted = np.arange(1, local[-1] + 1)
+        salted -= np.repeat(local[:-1], np.diff(local))
+        salted <<= 32
+        salted |= values[bounds[0] : bounds[-1]]
+        sums = np.zeros(len(salted) + 1, dtype=np.uint64)
+        np.cumsum(mix(salted.view(np.uint64)), out=sums[1:])
+        hashed[rows] = sums[local[1:]] - sums[local[:-1]]
+
+    blocks(work, len(hashed))
+    return hashed

@@ -2,27 +2,59 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
 from kvmperf_magic.profile.profile import Profile
-from kvmperf_magic.profile.tree import build_tree
+from kvmperf_magic.profile.tree import CallTree, build_tree
 
 # what separates frames and ends lines may not stand in a name
 _UNSAFE = str.maketrans({";": ":", "\n": " ", "\r": " "})
 
 
 def folded(profile: Profile) -> str:
-    """A line for each distinct stack, sorted, with the sum of its periods.
+    """A line for each distinct stack of names, sorted frame by frame, with the sum of its periods.
 
     Host stacks stand under their comm, guest stacks under VM, vCPU and guest ring.
     """
-    tree = build_tree(profile)
+    tree = build_tree(profile, by=("symbol",))
     names = [name.translate(_UNSAFE) for name in tree.name.categories]
-    paths: list[str] = [""]
-    lines: list[str] = []
-    parents, codes, weights = tree.parent.tolist(), tree.name.codes.tolist(), tree.self.tolist()
-    for node in range(1, len(tree)):
-        above = paths[parents[node]]
-        path = f"{above};{names[codes[node]]}" if above else names[codes[node]]
-        paths.append(path)
-        if weights[node]:
-            lines.append(f"{path} {weights[node]:.0f}\n")
-    return "".join(sorted(lines))
+    ranks = np.empty(len(names), np.int64)
+    ranks[sorted(range(len(names)), key=lambda i: names[i] + ";")] = np.arange(len(names))
+    order = _preorder(tree, ranks[tree.name.codes])[1:]
+    above = [name + ";" for name in names]
+    paths = [""] * (int(tree.depth[-1]) + 1)  # by depth, of the node that is walked through
+    parts: list[str] = []
+    columns = (tree.depth, tree.name.codes, np.rint(tree.self).astype(np.int64))
+    inner = np.zeros(len(tree), np.bool_)
+    inner[tree.parent[1:]] = True
+    nodes = zip(*(column[order].tolist() for column in (*columns, inner)), strict=True)
+    for depth, code, weight, has_children in nodes:
+        path = paths[depth - 1]
+        if weight:
+            parts += (path, names[code], f" {weight}\n")
+        if has_children:
+            paths[depth] = path + above[code]
+    return "".join(parts)
+
+
+def _preorder(tree: CallTree, rank: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The nodes, each before its children, siblings by rank."""
+    starts = np.searchsorted(tree.depth, np.arange(int(tree.depth[-1]) + 2)).tolist()
+    levels = list(pairwise(starts))
+    size = np.ones(len(tree), np.int64)
+    for first, last in levels[:0:-1]:
+        np.add.at(size, tree.parent[first:last], size[first:last])
+    position = np.zeros(len(tree), np.int64)
+    for first, last in levels[1:]:
+        parent = tree.parent[first:last]
+        by = np.lexsort((rank[first:last], parent))
+        before = np.cumsum(size[first:last][by]) - size[first:last][by]
+        heads = np.append(True, parent[by][1:] != parent[by][:-1])
+        before -= np.maximum.accumulate(np.where(heads, before, 0))
+        position[first:last][by] = position[parent[by]] + 1 + before
+    order = np.empty(len(tree), np.int64)
+    order[position] = np.arange(len(tree))
+    return order

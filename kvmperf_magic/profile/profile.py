@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, MODES, mode_codes
-from kvmperf_magic.profile.groups import group, sums
+from kvmperf_magic.numbering import hash_rows, number
+from kvmperf_magic.profile.groups import group, sums, within
 from kvmperf_magic.table import Categorical
 
 HOST_CODES = mode_codes(HOST_MODES)
@@ -47,6 +48,17 @@ class Stacks:
     def leaves(self) -> NDArray[np.int32]:
         """The leaf frame of every stack."""
         return self.frames[self.offsets[1:] - 1]
+
+    @cached_property
+    def merged(self) -> tuple[NDArray[np.int64], Stacks]:
+        """The stacks that differ in their frames, and for each stack which of them it is: stacks
+        of other addresses in the same functions are one."""
+        ids, first = number(hash_rows(self.offsets, self.frames))
+        if len(first) == len(self):
+            return ids, self
+        offsets = np.zeros(len(first) + 1, np.int64)
+        np.cumsum(self.offsets[first + 1] - self.offsets[first], out=offsets[1:])
+        return ids, Stacks(offsets, self.frames[within(self.offsets, first)])
 
 
 @dataclass(frozen=True)
@@ -203,19 +215,22 @@ def categorical(values: Sequence[str]) -> Categorical:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The unique (sample group, stack) of a profile and what falls on each."""
+    """The unique (sample group, stack) of a profile and what falls on each; `stack` is a row of
+    `stacks`, in which no two are made of the same frames."""
 
     group: NDArray[np.int64]
     stack: NDArray[np.int64]
     weight: NDArray[np.float64]
     samples: NDArray[np.int64]
+    stacks: Stacks
 
 
 def pairs_of(profile: Profile, ids: NDArray[np.int64], groups: int) -> Pairs:
     """Sums the samples by (`ids`, stack); `ids` numbers the samples' groups below `groups`."""
     weight = profile.period.astype(np.float64)
-    stack = profile.stack
-    count = len(profile.stacks)
+    merged, stacks = profile.stacks.merged
+    stack = merged[profile.stack]
+    count = len(stacks)
     group_of = np.zeros(count, dtype=np.int64)
     group_of[stack] = ids
     if groups <= 1 or bool((group_of[stack] == ids).all()):
@@ -223,11 +238,12 @@ def pairs_of(profile: Profile, ids: NDArray[np.int64], groups: int) -> Pairs:
         samples = np.bincount(stack, minlength=count)
         used = np.flatnonzero(samples)
         weights = sums(stack, weight, count)
-        return Pairs(group_of[used], used, weights[used], samples[used])
+        return Pairs(group_of[used], used, weights[used], samples[used], stacks)
     found = group(ids * count + stack)
     return Pairs(
         ids[found.row],
-        stack[found.row].astype(np.int64),
+        stack[found.row],
         sums(found.ids, weight, len(found)),
         np.bincount(found.ids, minlength=len(found)),
+        stacks,
     )

@@ -93,8 +93,8 @@ def report(
     entries = int(entry.max(initial=0)) + 1
 
     # rows are (sample group, frame entry), written as one number
-    leaf_code = pairs.group * entries + entry[profile.stacks.leaves[pairs.stack]]
-    rows, inclusive = _inclusive(pairs, profile.stacks, entry, entries)
+    leaf_code = pairs.group * entries + entry[pairs.stacks.leaves[pairs.stack]]
+    rows, inclusive = _inclusive(pairs, pairs.stacks, entry, entries)
     leaf_row = np.searchsorted(rows, leaf_code)
     own = sums(leaf_row, pairs.weight, len(rows))
     samples = np.bincount(leaf_row, pairs.samples, minlength=len(rows)).astype(np.int64)

@@ -54,8 +54,9 @@ def build_tree(
     roots: Literal["auto"] | str | Sequence[str] = "auto",
     *,
     order: Literal["caller", "callee"] = "caller",
+    by: Sequence[str] = FRAME_KEYS,
 ) -> CallTree:
-    """The call tree of all samples; frames equal in symbol, DSO and mode are one.
+    """The call tree of all samples; frames equal in these of symbol, dso and mode are one.
 
     `roots` are the labels above the stacks. "auto": host samples stand under their comm, guest
     samples under the VM, "vCPU n" and "[guest kernel]" or "[guest user]" (the leaf's mode), with
@@ -70,7 +71,7 @@ def build_tree(
     else:
         ids, labels = _key_labels(profile, roots)
     pairs = pairs_of(profile, ids, len(labels))
-    entry = frame_groups(profile, FRAME_KEYS)
+    entry = frame_groups(profile, by)
     entries = int(entry.max(initial=-1)) + 1
 
     # every path is its labels, then its frames, as one run of tokens of a flat array
@@ -149,7 +150,7 @@ def _frames(
     profile: Profile, pairs: Pairs, *, guest_only: bool
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The frames of all pairs' stacks, one after the other, and how many each has."""
-    stacks = profile.stacks
+    stacks = pairs.stacks
     frames = stacks.frames[within(stacks.offsets, pairs.stack)]
     lengths = stacks.offsets[pairs.stack + 1] - stacks.offsets[pairs.stack]
     if not guest_only:
