@@ -17,6 +17,7 @@ from kvmperf_widgets.tree import Tree
 from kvmperf_widgets.tree_picture import MOST_ROWS, TreePicture
 
 if TYPE_CHECKING:
+    from kvmperf_widgets.explorer import Explorer
     from kvmperf_widgets.sandwich import Sandwich
 
 
@@ -109,6 +110,16 @@ class FlameGraph(TreePicture):
     def colour(self, by: ColourBy) -> FlameGraph:
         """Colours by "mode", "dso", "vm" or by a "hash" of the name."""
         return self._with(_colour=_known(by))
+
+    @property
+    def coloured_by(self) -> ColourBy:
+        return self._colour
+
+    def explore(self) -> Explorer:
+        """All frames on a canvas of a live notebook: wheel, drag, keys and search."""
+        from kvmperf_widgets.explorer import Explorer
+
+        return Explorer(self)
 
     def _paint(self, frames: NDArray[np.bool_]) -> Paint:
         return paint(self.tree, self._colour, frames)

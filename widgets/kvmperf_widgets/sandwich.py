@@ -66,7 +66,7 @@ class Sandwich(Picture):
         laid = layout(tree, most=most, rows=rows, least=least)
         words = Words(tree, graph.unit, whole=self._whole)
         matches = tree.named(re.compile(self._query)) if self._query else None
-        colours = paint(tree, graph._colour, shown_frames(tree, laid))
+        colours = paint(tree, graph.coloured_by, shown_frames(tree, laid))
         boxes = boxes_of(tree, laid, colours, words, hits_of(tree, laid, matches))
         found = ""
         if matches is not None:

@@ -100,6 +100,11 @@ class TreePicture(Picture):
     def _noted(self, name: int, more: str = "") -> tuple[str, ...]:
         return (*self._notes, f"focus on {clean(self.tree.names[name], 80)}{more}")
 
+    @property
+    def focused(self) -> int:
+        """The frame of the tree that is the whole width; 0 is the root."""
+        return self._root
+
     def search(self, pattern: str) -> Self:
         """Lights up the frames whose name holds this regular expression; "" ends the search."""
         re.compile(pattern)  # a bad one is refused here, not when the picture is drawn

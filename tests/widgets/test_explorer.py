@@ -1,0 +1,260 @@
+"""The canvas explorer: driven in a browser as people do, and what a notebook saves of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from explorer_page import write_page
+from test_browser import HOSTILE, hostile_graph
+from test_flame import lock_tree, recursive_tree
+from trees import big_tree
+
+from kvmperf_widgets import FlameGraph
+from kvmperf_widgets.explorer import Explorer, packed
+from kvmperf_widgets.picture import PLOTLY
+
+browsers = pytest.mark.chromium
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(path for path in map(shutil.which, names) if path)
+    with playwright.sync_playwright() as running:
+        made = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+class Seen:
+    """An explorer in a page, and what can be read and done there."""
+
+    def __init__(self, page: Any, graph: FlameGraph, path: Path) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.goto(write_page(graph, path).as_uri())
+        page.wait_for_function("document.title.endsWith('and ready')")
+        self.canvas = page.locator(".kvmp-x canvas")
+
+    def text(self, part: str) -> str:
+        return str(self.page.locator(f".kvmp-x-{part}").first.text_content())
+
+    def point(self, x: float, row: int) -> None:
+        """The pointer onto a share (0..1) of the width, on a row counted from the top."""
+        box = self.canvas.bounding_box()
+        self.page.mouse.move(box["x"] + x * box["width"], box["y"] + 18 * row + 9)
+
+    def tip(self, x: float, row: int) -> str:
+        self.point(x, row)
+        tip = self.page.locator(".kvmp-x-tip")
+        return str(tip.text_content()) if tip.is_visible() else ""
+
+    def click(self, x: float, row: int, key: str = "") -> None:
+        self.point(x, row)
+        if key:
+            self.page.keyboard.down(key)
+        self.page.mouse.down()
+        self.page.mouse.up()
+        if key:
+            self.page.keyboard.up(key)
+        self.page.wait_for_timeout(220)
+
+    def button(self, words: str) -> None:
+        self.page.get_by_role("button", name=words).click()
+
+    def key(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+
+@pytest.fixture
+def lock(browser: Any, tmp_path: Path) -> Iterator[Seen]:
+    """all (row 4) -> qemu (20), vm (80, row 3) -> vcpu -> alloc (20), lock (60, row 1)"""
+    page = browser.new_page(viewport={"width": 1000, "height": 700})
+    seen = Seen(page, FlameGraph(lock_tree(), "guest", "cycles", "9 samples"), tmp_path / "x.html")
+    yield seen
+    assert seen.errors == []
+    page.close()
+
+
+@browsers
+def test_the_tooltip_tells_self_total_and_where(lock: Seen) -> None:
+    assert lock.tip(0.9, 1).split("\n") == [
+        "lock",
+        "60 cycles: 60.00 % of all, 60.00 % of the zoomed frame",
+        "self 60 cycles (60.00 %)",
+        "guest-kernel · [kernel.kallsyms]",
+        "in vm › vcpu",
+    ]
+    assert lock.tip(0.5, 4).startswith("all\n100 cycles")
+    assert lock.tip(0.9, 0) == ""
+    assert "100 cycles (100.00 % of all) · 9 frames" in lock.text("about")
+
+
+@browsers
+def test_wheel_drag_click_and_keys_move_about(lock: Seen) -> None:
+    assert lock.tip(0.1, 3).startswith("qemu")
+    lock.point(0.1, 3)
+    lock.page.mouse.wheel(0, -600)
+    lock.page.wait_for_timeout(100)
+    assert lock.tip(0.25, 3).startswith("qemu")  # it is wider now
+    lock.point(0.9, 3)
+    lock.page.mouse.down()
+    lock.point(0.1, 3)
+    lock.page.mouse.up()
+    assert lock.tip(0.6, 3).startswith("vm")
+    lock.click(0.6, 3)
+    assert "75.00 % of the zoomed frame" in lock.tip(0.9, 1)
+    assert lock.tip(0.02, 3).startswith("vm")
+    lock.key("r")
+    assert lock.tip(0.1, 3).startswith("qemu")
+    lock.key("ArrowUp", "ArrowUp", "ArrowUp")
+    assert lock.text("said").startswith("lock, 60 cycles")
+    lock.key("ArrowLeft")
+    assert lock.text("said").startswith("alloc, 20 cycles")
+    lock.key("ArrowDown")
+    assert lock.text("said").startswith("vcpu")
+    lock.key("Enter")
+    lock.page.wait_for_timeout(220)
+    assert lock.tip(0.02, 2).startswith("vcpu")
+    lock.key("+")
+    assert lock.tip(0.02, 1).startswith("alloc")
+
+
+@browsers
+def test_search_by_keyboard_and_matched_percent(lock: Seen) -> None:
+    lock.canvas.focus()
+    lock.key("/")
+    lock.page.keyboard.type("lock|run")
+    assert lock.text("found") == "75.00 % matched"  # run holds one of the locks: once
+    lock.key("Escape")
+    lock.click(0.1, 3)
+    assert lock.text("found") == "75.00 % matched"  # 15 of qemu's 20
+    lock.key("/")
+    lock.page.keyboard.type("(")
+    assert "not a regular expression" in lock.text("found")
+    lock.key("Escape", "r")
+    assert lock.text("found") == ""
+    assert lock.page.locator("input[type=search]").input_value() == ""
+
+
+@browsers
+def test_sandwich_reverse_icicle_and_order(lock: Seen) -> None:
+    lock.click(0.9, 1, "Shift")
+    assert "lock: callers above, callees beneath" in lock.text("about")
+    assert "60 cycles (60.00 % of all)" in lock.text("about")
+    assert [lock.tip(0.5, row).split("\n")[0] for row in range(3)] == ["vm", "vcpu", "lock"]
+    lock.key("s")
+    assert "9 frames" in lock.text("about")
+    lock.button("reverse")
+    assert lock.tip(0.5, 0).startswith("all")
+    assert [lock.tip(x, 1).split("\n")[0] for x in (0.1, 0.22, 0.6, 0.95)] == ENDS
+    lock.button("reverse")
+    lock.button("icicle")
+    assert lock.tip(0.5, 0).startswith("all")
+    assert lock.tip(0.1, 1).startswith("qemu")
+    lock.page.get_by_label("order of siblings").select_option("left heavy")
+    assert lock.tip(0.1, 1).startswith("vm")
+    assert lock.page.get_by_role("button", name="icicle").get_attribute("aria-pressed") == "true"
+
+
+@browsers
+def test_recursion_collapses_and_colours_change(browser: Any, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 900, "height": 600}, color_scheme="dark")
+    graph = FlameGraph(recursive_tree(), "demo", "cycles").colour("dso")
+    seen = Seen(page, graph, tmp_path / "x.html")
+    assert "9 frames" in seen.text("about")
+    seen.button("collapse recursion")
+    assert "6 frames" in seen.text("about")
+    legend = page.locator(".kvmp-x-about").nth(1)
+    assert legend.text_content() == "[kernel.kallsyms]"
+    page.get_by_label("colours").select_option("colour by mode")
+    assert legend.text_content() == "host-user"
+    background = "getComputedStyle(document.querySelector('.kvmp-x')).backgroundColor"
+    assert page.evaluate(background) == "rgb(22, 25, 29)"
+    assert seen.errors == []
+    page.close()
+
+
+@browsers
+def test_hostile_names_are_text(browser: Any, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 1000, "height": 600})
+    seen = Seen(page, hostile_graph(), tmp_path / "x.html")
+    tips = {seen.tip((i + 0.5) / len(HOSTILE), 0).split("\n")[0] for i in range(len(HOSTILE))}
+    assert tips == set(HOSTILE)
+    seen.click(0.1, 0, "Shift")
+    assert page.title() == "harmless and ready"
+    assert page.locator("img, a, .kvmp-x script, svg").count() == 0
+    assert seen.errors == []
+    page.close()
+
+
+ENDS = ["alloc", "ioctl", "lock", "run"]
+ZOOMING = """async () => {
+  const canvas = document.querySelector(".kvmp-x canvas"), box = canvas.getBoundingClientRect();
+  const drawn = [], start = performance.now();
+  for (let n = 0; n < 60; n++) {
+    const deltaY = n % 40 < 20 ? -60 : 60, clientX = box.left + 300, clientY = box.top + 200;
+    canvas.dispatchEvent(new WheelEvent("wheel", {deltaY, clientX, clientY, cancelable: true}));
+    await new Promise(requestAnimationFrame);
+    drawn.push(Number(document.querySelector(".kvmp-x").dataset.drawn));
+  }
+  return drawn.sort((a, b) => a - b);
+}"""
+
+
+@browsers
+def test_fifty_thousand_frames_are_drawn_within_a_frame(browser: Any, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 1200, "height": 800})
+    seen = Seen(page, FlameGraph(big_tree(50_000), "big", "cycles"), tmp_path / "x.html")
+    drawn = page.evaluate(ZOOMING)
+    assert drawn[len(drawn) // 2] < 16  # ms: 60 a second
+    assert drawn[-4] < 50
+    assert "50,000 frames" in seen.text("about")
+    assert seen.errors == []
+    page.close()
+
+
+def test_what_is_saved_is_the_picture() -> None:
+    graph = FlameGraph(big_tree(20_000), "big", "cycles")
+    shown = graph.explore()
+    assert isinstance(shown, Explorer)
+    bundle = shown._repr_mimebundle_()
+    assert list(bundle) == [PLOTLY, "image/svg+xml", "text/plain"]
+    assert re.fullmatch("[0-9a-f]{32}", bundle[PLOTLY]["layout"]["meta"]["kvmperf"])
+    assert bundle["image/svg+xml"] == graph._repr_mimebundle_()["image/svg+xml"]
+    state = {k: v for k, v in shown.widget.get_state().items() if not k.startswith("_")}
+    assert len(json.dumps(state, default=str)) < 1000  # no frame is in it
+    assert repr(shown) == repr(graph)
+
+
+def test_the_tree_travels_as_columns() -> None:
+    tree = big_tree(50_000)
+    header, columns = packed(FlameGraph(tree, "big", "cycles").focus(7))
+    assert [len(column) // len(tree) for column in columns] == [4, 8, 4, 1, 4, 1, 1, 1, 1]
+    names = np.frombuffer(columns[2], dtype="<i4")
+    assert [header["names"][i] for i in names[:50]] == [tree.names[i] for i in tree.name[:50]]
+    assert header["focus"] == 7
+    assert [palette["by"] for palette in header["palettes"]] == ["mode", "dso", "vm", "hash"]
+    json.dumps(header, allow_nan=False)
+
+
+def test_the_widget_answers_the_page_only() -> None:
+    shown = FlameGraph(lock_tree(), "guest", "cycles").explore()
+    sent: list[tuple[Any, Any]] = []
+    shown.widget.send = lambda content, buffers=None: sent.append((content, buffers))
+    for content in ("tree", {"type": "other"}, None):
+        shown.widget._on_message(shown.widget, content, [])
+    assert not sent
+    shown.widget._on_message(shown.widget, {"type": "tree"}, [])
+    assert sent[0][0]["type"] == "tree"
+    assert len(sent[0][1]) == 9
