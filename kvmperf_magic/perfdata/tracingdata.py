@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Literal
 
+from kvmperf_magic.perfdata.cursor import Cursor
+
 MAGIC = b"\x17\x08\x44tracing"
 
 Endian = Literal["<", ">"]
@@ -185,29 +187,13 @@ class TracingData:
     problems: list[str] = field(default_factory=list)
 
 
-class _Cursor:
-    """Reads the payload in its own byte order, and minds its end."""
+class _Cursor(Cursor):
+    """Numbers in the byte order of the recording machine."""
 
-    def __init__(self, data: bytes, at: int) -> None:
-        self.data = data
-        self.at = at
-        self.order: Literal["little", "big"] = "little"
-
-    def take(self, size: int) -> bytes:
-        if size > len(self.data) - self.at:
-            raise ValueError(f"{size} bytes wanted at {self.at} of {len(self.data)}")
-        part = self.data[self.at : self.at + size]
-        self.at += size
-        return part
+    order: Literal["little", "big"] = "little"
 
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), self.order)
-
-    def string(self) -> str:
-        end = self.data.find(b"\0", self.at)
-        if end < 0:
-            raise ValueError(f"a string at {self.at} of {len(self.data)} does not end")
-        return self.take(end + 1 - self.at)[:-1].decode("utf-8", "backslashreplace")
 
 
 @lru_cache(maxsize=4)
@@ -215,8 +201,9 @@ def parse(payload: bytes) -> TracingData:
     """ValueError where the payload is damaged or cut off; what pads its end is ignored."""
     if not payload.startswith(MAGIC):
         raise ValueError(f"begins with {payload[: len(MAGIC)]!r}, not {MAGIC!r}")
-    cursor = _Cursor(payload, len(MAGIC))
-    version = cursor.string()
+    cursor = _Cursor(payload)
+    cursor.take(len(MAGIC))
+    version = cursor.terminated()
     endian: Endian = ">" if cursor.number(1) else "<"
     cursor.order = "big" if endian == ">" else "little"
     long_size = cursor.number(1)
@@ -224,12 +211,12 @@ def parse(payload: bytes) -> TracingData:
         raise ValueError(f"a long of {long_size} bytes")
     page_size = cursor.number(4)
     for header in ("header_page", "header_event"):
-        if (found := cursor.string()) != header:
+        if (found := cursor.terminated()) != header:
             raise ValueError(f"{found!r} where {header} was to be")
         cursor.take(cursor.number(8))
     texts = [("ftrace", cursor.take(cursor.number(8))) for _ in range(cursor.number(4))]
     for _ in range(cursor.number(4)):
-        system = cursor.string()
+        system = cursor.terminated()
         texts += [(system, cursor.take(cursor.number(8))) for _ in range(cursor.number(4))]
     kallsyms = cursor.take(cursor.number(4))
     printk = cursor.take(cursor.number(4))
