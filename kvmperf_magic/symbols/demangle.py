@@ -35,9 +35,11 @@ _RUST_ESCAPES = (
     ("$u7d$", "}"),
     ("$u7e$", "~"),
 )
-_OPERATOR = re.compile(
-    r"operator(\(\)|\[\]|->\*?|<=>|<<=?|>>=?|[<>]=?|\"\" ?\w+|[^\w\s(<]{1,2}| (?=\w)|(?=\b))"
+_TOKEN = re.compile(
+    r"\(anonymous namespace\)|[][<>(){} ]|(?<!\w)operator"
+    r"(?P<what>\(\)|\[\]|->\*?|<=>|<<=?|>>=?|[<>]=?|\"\" ?\w+|[^\w\s(<]{1,2}| (?=\w)|(?=\b))"
 )
+_PLAIN = re.compile(r"([\w:~$.]+)\([^][<>(){}]*\)(?: const)?")
 _TAIL = re.compile(r"( const| volatile| &&?|\[abi:[^\]]*\]| \(\.[^)]*\))*$")
 
 
@@ -98,34 +100,30 @@ def _rust(readable: str) -> str:
 
 def _without_parameters(text: str) -> str:
     """Cut the outermost parameter list and what stands after it, and the return type before."""
+    plain = _PLAIN.fullmatch(text)
+    if plain and "operator" not in text:
+        return plain[1]
     depth = 0
     begin = 0
     opened = -1
-    i = 0
-    while i < len(text):
-        letter = text[i]
-        if depth == 0 and text.startswith("(anonymous namespace)", i):
-            i += len("(anonymous namespace)")
-            continue
-        if letter == "o" and (i == 0 or not (text[i - 1].isalnum() or text[i - 1] == "_")):
-            operator = _OPERATOR.match(text, i)
-            if operator:
-                i = operator.end()
-                if depth == 0 and operator.group(1) == " ":
-                    # a conversion: its type, blanks and all, is the name
-                    i = _conversion_end(text, i)
-                continue
-        if letter in "<([{":
+    token = _TOKEN.search(text)
+    while token:
+        i, end, letter = token.start(), token.end(), token[0]
+        if letter == " ":
+            if depth == 0 and not text.startswith((" const::", " volatile::"), i):
+                begin = end
+        elif letter in "<([{":
             if depth == 0 and letter == "(":
                 opened = i
             depth += 1
-        elif letter in ">)]}" and not (letter == ">" and text[i - 1 : i] == "-"):
-            depth -= 1
-            if depth == 0 and letter == ")" and _TAIL.fullmatch(text, i + 1):
+        elif letter in ">)]}":
+            depth -= letter != ">" or text[i - 1 : i] != "-"
+            if depth == 0 and letter == ")" and _TAIL.fullmatch(text, end):
                 return text[begin:opened]
-        elif letter == " " and depth == 0 and not text.startswith((" const::", " volatile::"), i):
-            begin = i + 1
-        i += 1
+        elif letter[0] == "o" and depth == 0 and token["what"] == " ":
+            # a conversion: its type, blanks and all, is the name
+            end = _conversion_end(text, end)
+        token = _TOKEN.search(text, end)
     return text
 
 
