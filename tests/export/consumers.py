@@ -50,22 +50,29 @@ class FirefoxProfiler:
         package = npm_package("@firefox-devtools/profiler-cli", "0.10.0", folder / "profiler-cli")
         self._program = package / "dist/profiler-cli.js"
         self._home = profile.parent
-        self._run("load", str(profile))
+        self._session = "try-0"
+        for attempt in range(20):
+            # it waits half a second for its daemon, too short on a busy machine
+            self._session = f"try-{attempt}"
+            done = self._ran("load", str(profile))
+            if "did not become ready" not in done.stderr:
+                break
+        assert done.returncode == 0, done.stderr + done.stdout
 
-    def _run(self, *arguments: str) -> str:
-        done = subprocess.run(
-            ["node", str(self._program), *arguments, "--session", "tests"],
+    def _ran(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["node", str(self._program), *arguments, "--session", self._session],
             env={**os.environ, "HOME": str(self._home)},
             capture_output=True,
             text=True,
             check=False,
             timeout=60,
         )
-        assert done.returncode == 0, done.stderr + done.stdout
-        return done.stdout
 
     def ask(self, *arguments: str) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(self._run(*arguments, "--json"))
+        done = self._ran(*arguments, "--json")
+        assert done.returncode == 0, done.stderr + done.stdout
+        answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 
     def __enter__(self) -> FirefoxProfiler:
