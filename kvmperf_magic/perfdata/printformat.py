@@ -22,6 +22,7 @@ _TOKEN = re.compile(
     |(?P<op><<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^~!<>?:(){},]))""",
     re.VERBOSE,
 )
+_NOT_SPACE = re.compile(r"\S")
 _CONVERSION = re.compile(r"%(?:%|[-+ #0-9.*]*[hlzjtLq]*([a-zA-Z]))")
 _NAMING = ("__print_symbolic", "__print_symbolic_u64", "__print_flags", "__print_flags_u64")
 _ESCAPES = {"n": "\n", "t": "\t", "0": "\0"}
@@ -105,7 +106,12 @@ def _naming(texts: list[str]) -> Naming | None:
 
 
 def _strings_of(argument: str) -> list[str]:
-    return [m["string"] for m in _TOKEN.finditer(argument) if m["string"]]
+    """The literals of an argument that is nothing but literals."""
+    found, at = [], 0
+    while (match := _TOKEN.match(argument, at)) and match["string"]:
+        found.append(match["string"])
+        at = match.end()
+    return found
 
 
 def _unquoted(literal: str) -> str:
@@ -118,7 +124,10 @@ def _arguments(text: str) -> list[str]:
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
-            at += 1
+            odd = _NOT_SPACE.search(text, at)
+            if odd is None or odd[0] == '"':  # nothing more, or a string that does not end
+                break
+            at = odd.end()
             continue
         if match["op"]:
             depth += (match["op"] in "({") - (match["op"] in ")}")

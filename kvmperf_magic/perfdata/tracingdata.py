@@ -35,7 +35,7 @@ _FIELD = re.compile(
     r"offset:(?P<offset>\d{1,9});[ \t]*size:(?P<size>\d{1,9});(?:[ \t]*signed:(?P<signed>[01]);)?",
     re.MULTILINE,
 )
-_DECLARED = re.compile(r"(?P<type>.*?)(?P<name>\w+)\s*(?P<array>(?:\[[^\]]*\]\s*)*)$")
+_DECLARED = re.compile(r"(?P<type>.*?)\b(?P<name>\w+)\b\s*(?P<array>(?:\[[^\]]*\]\s*)*)$")
 _NAME = re.compile(r"^name: *(\S+)", re.MULTILINE)
 _ID = re.compile(r"^ID: *(\d{1,9})\b", re.MULTILINE)
 _PRINT = re.compile(r"^print fmt: *", re.MULTILINE)

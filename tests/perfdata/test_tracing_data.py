@@ -168,8 +168,11 @@ def test_any_damage_is_a_value_error_and_soon() -> None:
         "1 << 60 << " * 5_000 + "1",
         "{" * 100_000,
         '"' + "\\" * 100_000,
+        '"\\' * 100_000,
+        " " * 200_000 + "@",
+        "@ " * 100_000,
     ],
-    ids=range(8),
+    ids=range(11),
 )
 def test_a_hostile_print_format_ends(text: str) -> None:
     begun = time.monotonic()
@@ -183,6 +186,8 @@ def test_a_format_of_long_lines_ends() -> None:
     for filler in ("\t", "a", "field:", "[", "a ", "\n", ";"):
         text = f"name: x\nID: 1\nformat:\n\tfield:{filler * 200_000};\toffset:0;\tsize:4;\n"
         assert len(Format.parse("s", text.encode()).fields) <= 1
+    line = f"\tfield:{'a' * 500}!;\toffset:0;\tsize:4;\n"
+    assert not Format.parse("s", ("name: x\nID: 1\n" + line * 20_000).encode()).fields
     assert time.monotonic() - begun < 5
 
 
