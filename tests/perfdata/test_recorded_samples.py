@@ -38,16 +38,20 @@ def _options(line: str) -> tuple[str, ...]:
     return tuple(line.split())
 
 
+# No software event twice: where two recorders count page faults at once, Linux 6.18 gives samples
+# of one the id of the other's event, and perf stops at the first ("failed to process type: 9").
 RECORDINGS = {
-    "three events, callchains": Recorded(_options("-a -g -e cpu-clock,task-clock,page-faults")),
+    "three events, callchains": Recorded(
+        _options("-a -g -e cpu-clock,task-clock,context-switches")
+    ),
     "one thread, no time": Recorded(_options("--per-thread -g -e cpu-clock")),
     "counts and no inheritance": Recorded(_options("-i -s -e cpu-clock")),
     "compressed stack dumps": Recorded(_options("-z --call-graph dwarf,1024 -e cpu-clock")),
     "directory": Recorded(_options("-a -g --threads -e cpu-clock")),
-    "addresses": Recorded(_options("-a -T -P -d --phys-data --data-page-size -e page-faults")),
+    "addresses": Recorded(_options("-a -T -P -d --phys-data --data-page-size -e minor-faults")),
     "weights, pages, cpu": Recorded(_options("-a -W --code-page-size --sample-cpu -e cpu-clock")),
     "registers": Recorded(_options("--intr-regs=ax,ip,sp --user-regs=ip,sp,bp -e cpu-clock")),
-    "group": Recorded(_options("-a -g -e {cpu-clock,page-faults,task-clock}:S")),
+    "group": Recorded(_options("-a -g -e {cpu-clock,context-switches,task-clock}:S")),
     "cgroups and namespaces": Recorded(_options("-a --all-cgroups --namespaces -e cpu-clock")),
     "sample types that differ": Recorded(
         _options("-a -e cpu-clock/call-graph=fp/,task-clock/call-graph=no/")
