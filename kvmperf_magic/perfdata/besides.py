@@ -43,6 +43,7 @@ class Besides:
         mine = np.flatnonzero(walked.type != RecordType.SAMPLE)
         self.events = events
         self.problems: list[str] = []
+        self._timed = any(e.attr.sample_type & SampleType.TIME for e in events.events)
         # of samples nothing is kept: these tables may be asked for late
         self._words = walked.words
         self._position, self._size = walked.position[mine], walked.size[mine]
@@ -335,7 +336,10 @@ class Besides:
 
     def _table(self, rows: NDArray[np.intp], **columns: Column | Callable[[], Column]) -> Table:
         time = columns.pop("time", None)
-        time = self._trailer(rows, SampleType.TIME)[0] if time is None else time
+        # where no event records times, those that some records have of their own would stand
+        # behind all others
+        if time is None or not self._timed:
+            time = self._trailer(rows, SampleType.TIME)[0]
         return by_time(Table({"time": time, "order": self._order[rows], **columns}, len(rows)))
 
 

@@ -202,8 +202,7 @@ class Fields:
             if form & which:
                 before = which == ReadFormat.TOTAL_TIME_RUNNING
                 before = before and bool(form & ReadFormat.TOTAL_TIME_ENABLED)
-                group = bool(form & ReadFormat.GROUP)
-                column[rows] = parts.word(SampleType.READ, int(group) + int(before))
+                column[rows] = parts.word(SampleType.READ, 1 + int(before))
         return column
 
     def _word(self, part: int) -> NDArray[np.uint64]:
@@ -230,7 +229,7 @@ class Fields:
             nth = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
             into = np.repeat(offsets[:-1][rows], count) + nth
             place = np.repeat(start[rows], count) + parts.read_stride * nth
-            for at, name in enumerate(parts.read_names):
+            for name, at in parts.read_places.items():
                 values[name][into] = self._words[place + at]
         return Ragged(offsets, values)
 

@@ -155,12 +155,20 @@ class Parts:
         return ["value", *(name for name, bit in named.items() if form & bit)]
 
     def read_values(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Per record: where its values begin, and how many there are."""
+        """Per record: where its values begin, and how many there are. In a group the times stand
+        before all values, else behind the one: see `read_places`."""
         begin = self.begin(SampleType.READ)
-        group = bool(self.shape.layout.read_format & ReadFormat.GROUP)
-        start = begin + group + self.shape.times
-        count = self.count(SampleType.READ) if group else np.ones(len(begin), np.int64)
-        return start, self._room(start, count, self.read_stride)
+        if self.shape.layout.read_format & ReadFormat.GROUP:
+            start = begin + 1 + self.shape.times
+            return start, self._room(start, self.count(SampleType.READ), self.read_stride)
+        whole = begin + self.shape.times + self.read_stride <= self.end
+        return begin, whole.astype(np.int64)
+
+    @property
+    def read_places(self) -> dict[str, int]:
+        """Where the words of a value stand, from where it begins."""
+        times = 0 if self.shape.layout.read_format & ReadFormat.GROUP else self.shape.times
+        return {name: at + times * (at > 0) for at, name in enumerate(self.read_names)}
 
     def raw(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Place and number of bytes, counted from the first byte of the words."""
@@ -174,7 +182,7 @@ class Parts:
     def counters(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         start, count = self.branches()
         start = start + 3 * count
-        return start, self._room(start, count, 1)
+        return start, self._room(start, count * self.shape.counters, 1)
 
     def registers(self, part: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         user = part == SampleType.REGS_USER

@@ -140,6 +140,25 @@ def test_what_perf_dumps_is_in_the_tables(tmp_path: Path, perf: Callable[..., st
     assert records["SAMPLE"]["bytes"] > 8 * records["SAMPLE"]["count"]
 
 
+@pytest.mark.perf
+@pytest.mark.root
+def test_without_times_forks_hand_names_on(tmp_path: Path, perf: Callable[..., str]) -> None:
+    path = tmp_path / "perf.data"
+    command = ["perf", "record", "-q", "--no-timestamp", "-o", path, "-e", "cpu-clock", "-F", "500"]
+    loop = "(n=0; while [ $n -lt 30000 ]; do n=$((n+1)); done) & wait"
+    subprocess.run([*command, "--", "sh", "-c", loop], check=True, capture_output=True, timeout=60)
+    lines = perf("script", "-i", path, "-G", "-F", "comm,tid").splitlines()
+    samples = read(path).samples
+    assert not samples.time.any()
+    named = read(path).sideband.comm_of(samples.tid, samples.time).values().tolist()
+    theirs = {tuple(line.split()) for line in lines if line.strip()}
+    ours = {(name, str(tid)) for name, tid in zip(named, samples.tid.tolist(), strict=True)}
+    # before its exec a thread has another name: which samples those are, only times could tell
+    assert {tid for _, tid in ours} == {tid for _, tid in theirs}
+    assert ours <= theirs
+    assert ours
+
+
 def record(kind: int, misc: int, body: bytes) -> bytes:
     return struct.pack("<IHH", kind, misc, 8 + len(body)) + body
 
