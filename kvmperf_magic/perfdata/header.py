@@ -44,7 +44,6 @@ class FileHeader:
     attr_size: int  # of an entry: the attr and a Section of its ids
     attrs: Section
     data: Section
-    event_types: Section  # names of events, before EVENT_DESC was
     features: list[int]
 
     @classmethod
@@ -52,9 +51,9 @@ class FileHeader:
         """Of 104 bytes, or 72: before features were, the header ended there."""
         form = struct.Struct("<QQ" if order == "little" else ">QQ")
         size, attr_size = form.unpack_from(raw, 8)
-        attrs, data, types = (Section(*form.unpack_from(raw, at)) for at in (24, 40, 56))
+        attrs, data = (Section(*form.unpack_from(raw, at)) for at in (24, 40))
         mask = raw[72:104] if size >= FILE_HEADER_SIZE else b""
-        return cls(attr_size, attrs, data, types, _feature_bits(mask, order))
+        return cls(attr_size, attrs, data, _feature_bits(mask, order))
 
 
 def _feature_bits(mask: bytes, order: ByteOrder) -> list[int]:

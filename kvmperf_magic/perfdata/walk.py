@@ -93,14 +93,18 @@ def walk(
     while True:
         if order == "little":
             position, reached = _many_chains(_words(buffer, plain.at, end))
-            found.append(plain.at + 8 * position)
+            position <<= 3  # in place: a large file has many
+            position += plain.at
+            found.append(position)
             plain.at += 8 * reached
             steady = STEADY if reached else 2 * steady
         going = plain.follow(steady if order == "little" else None)
         found.append(np.array(plain.offsets, np.int64))
         plain.offsets.clear()
         if not going:
-            return _laid_out(buffer, start, end, np.concatenate(found), plain)
+            parts = [one for one in found if len(one)] or found[:1]
+            offsets = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            return _laid_out(buffer, start, end, offsets, plain)
 
 
 def leading(buffer: Buffer, start: int, end: int, order: ByteOrder = "little") -> Walk:
@@ -126,12 +130,13 @@ def _laid_out(
         raw = np.frombuffer(buffer, np.uint8)
         headers = raw[offset[:, None] + np.arange(8)].view("<u8").ravel()
     else:
-        headers = words[(offset - start) // 8]
+        position = offset
+        position -= start
+        position >>= 3
+        headers = words[position]
     kind, misc, size = header_fields(headers, plain.order)
-    if not plain.odd:
-        position = (offset - start) // 8
-    else:
-        padded = -(-size // 8)
+    padded = (size + 7) >> 3
+    if plain.odd:
         position = np.cumsum(padded) - padded
         words = np.zeros(int(padded.sum()), np.uint64)
         into = words.view(np.uint8)
@@ -148,7 +153,7 @@ def _laid_out(
     return Walk(
         words=words,
         position=position,
-        size=-(-size // 8),
+        size=padded,
         type=kind,
         misc=misc,
         end=plain.at,
@@ -166,15 +171,17 @@ def header_fields(
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint16], NDArray[np.int64]]:
     """Type, misc and size in bytes of headers as they stand in the file."""
     if order == "little":
-        kind = (headers & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+        kind = headers.astype(np.uint32)
         misc = (headers >> np.uint64(32)).astype(np.uint16)
-        size = (headers >> np.uint64(48)).astype(np.int64)
+        size = (headers >> np.uint64(48)).view(np.int64)
     else:
         native = headers.byteswap()
         kind = (native >> np.uint64(32)).astype(np.uint32)
         misc = (native >> np.uint64(16)).astype(np.uint16)
         size = (native & np.uint64(0xFFFF)).astype(np.int64)
-    return kind, misc, np.where(_is_long(kind), size + (misc.astype(np.int64) << 16), size)
+    if len(kind) and kind.max() >= _LONG:
+        size += np.where(_is_long(kind), misc.astype(np.int64) << 16, 0)
+    return kind, misc, size
 
 
 def _is_long(kind: NDArray[Any]) -> NDArray[np.bool_]:
