@@ -106,9 +106,7 @@ def pprof_descriptors(folder: Path) -> Any:
 
 
 def pprof_program() -> list[str]:
-    """pprof itself."""
+    """pprof itself, empty where it is not installed."""
     if found := shutil.which("pprof"):
         return [found]
-    if go := shutil.which("go"):
-        return [go, "tool", "pprof"]
-    pytest.skip("neither pprof nor go is installed")
+    return [go, "tool", "pprof"] if (go := shutil.which("go")) else []
