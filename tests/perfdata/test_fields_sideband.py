@@ -11,9 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import quipper
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from kvmperf_magic.perfdata.abi import MISC_SWITCH_OUT, RecordType
-from kvmperf_magic.perfdata.attr import EventIds
+from kvmperf_magic.perfdata.abi import (
+    ATTR_SIZE,
+    MISC_SWITCH_OUT,
+    AttrFlag,
+    PerfEventAttr,
+    RecordType,
+    SampleType,
+)
+from kvmperf_magic.perfdata.attr import Attr, Event, EventIds
 from kvmperf_magic.perfdata.reader import PerfFile, read
 from kvmperf_magic.perfdata.sideband import Sideband, decode_sideband
 from kvmperf_magic.perfdata.strings import strings, unique_rows
@@ -210,3 +219,31 @@ def test_rows_of_one_hash_stay_two() -> None:
     unique, which = unique_rows(rows)
     assert np.array_equal(unique[which], rows)
     assert len(unique) == 27
+
+
+KINDS = [kind for kind in RecordType if kind < 64 and kind != RecordType.SAMPLE]
+BODIES = st.lists(st.sampled_from([0, 1, 8, 40, 2**16, 2**32 - 1, 2**63, 2**64 - 1]), max_size=12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 2**16 - 1), BODIES), max_size=20))
+def test_any_records_are_tables(records: list[tuple[RecordType, int, list[int]]]) -> None:
+    attr = PerfEventAttr()
+    attr.size, attr.sample_type = ATTR_SIZE, SampleType.TID | SampleType.TIME | SampleType.CPU
+    attr.flags, attr.read_format = AttrFlag.SAMPLE_ID_ALL, 31
+    event = Event("cpu-clock", Attr.decode(bytes(attr)), np.zeros(0, np.uint64))
+    data = b"".join(
+        record(kind, misc, struct.pack(f"<{len(body)}Q", *body)) for kind, misc, body in records
+    )
+    side, problems = decode_sideband(walk(data), EventIds([event]), 5)
+    rows = 0
+    for name, table in side.items():
+        assert np.all(table["time"][1:] >= table["time"][:-1]), name
+        assert len(list(table.rows())) == len(table)
+        rows += len(table)
+    short = sum(int(line.split()[0]) for line in problems)
+    assert rows + short == len(records)
+    joined = Sideband.joined([side, side])
+    assert {name: len(table) for name, table in joined.items()} == {
+        name: 2 * len(table) for name, table in side.items()
+    }
