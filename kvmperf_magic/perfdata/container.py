@@ -6,6 +6,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,10 @@ class Damage:
 
     offset: int
     message: str
+
+
+_MADV_POPULATE_READ = 22  # linux/mman.h; Python has no name for it yet
+_POPULATED = 1 << 30  # bytes mapped at once; of more, only the reading is begun
 
 
 class Container:
@@ -72,6 +77,7 @@ class Container:
         if self._end > size:
             what = f"the file is cut off: {self._end - size} bytes of data miss"
             damage.append(Damage(size, what))
+        _populate(self._buffer)
         walked = walk(self._buffer, self.start, min(self._end, size), self.order)
         yield walked, damage + _problem(walked, "")
         for path in data_files(self.path):
@@ -125,6 +131,13 @@ class Container:
     def _section(self, raw: bytes, at: int) -> Section:
         offset, size = struct.unpack_from("<QQ" if self.order == "little" else ">QQ", raw, at)
         return Section(offset, size)
+
+
+def _populate(buffer: Buffer) -> None:
+    """All of it will be read: the kernel maps the pages faster at once than one by one."""
+    if isinstance(buffer, mmap.mmap):
+        with suppress(OSError):  # kernels before 5.14
+            buffer.madvise(_MADV_POPULATE_READ if len(buffer) <= _POPULATED else mmap.MADV_WILLNEED)
 
 
 def _problem(walked: Walk, where: str) -> list[Damage]:

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from kvmperf_magic.parallel import blocks
 from kvmperf_magic.perfdata.abi import RecordType, SampleType
 from kvmperf_magic.perfdata.attr import EventIds
 from kvmperf_magic.perfdata.chains import Chains
 from kvmperf_magic.perfdata.layout import SampleLayout
 from kvmperf_magic.perfdata.walk import Walk
-
-BLOCK = 32768  # rows worked on at a time: the temporaries then stay in the cache
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,9 @@ class _Columns:
         windows = sliding_window_view(self.words, layout.fixed)
         ip, period = layout.word(SampleType.IP), layout.word(SampleType.PERIOD)
         task, cpu = layout.word(SampleType.TID), layout.word(SampleType.CPU)
-        for start in range(0, len(rows), BLOCK):
-            mine = rows[start : start + BLOCK]
+
+        def work(part: slice) -> None:
+            mine = rows[part]
             block = windows[self.position[mine]]
             halves = block.view(np.int32)  # little endian: the low half of a word comes first
             if ip is not None:
@@ -226,6 +227,8 @@ class _Columns:
                 self.cpu[mine] = halves[:, 2 * cpu]
             if period is not None:
                 self.period[mine] = block[:, period]
+
+        blocks(work, len(rows))
 
     def default_periods(self, periods: list[int], layouts: list[SampleLayout]) -> None:
         """An event that does not record its periods has the one of its attr."""
@@ -246,16 +249,28 @@ class _Columns:
             mine = np.flatnonzero(layout == i)
             if not one.sample_type & SampleType.CALLCHAIN or not len(mine):
                 continue
-            position, size = self.position[mine], walked.size[rows[mine]]
-            begin = one.after_read(self.words, position, size)
-            at = position + np.minimum(begin, size - 1)
-            room = np.maximum(size - begin - 1, 0)
-            count = np.minimum(self.words[at], np.uint64(1 << 20)).astype(np.int64)
-            count[begin >= size] = 1  # not even the length is there
-            broken += int(np.count_nonzero(count > room))
-            self.chain_length[mine] = np.minimum(count, room)
-            self.chain_start[mine] = at + 1
+            work = partial(self._measure, one, mine, walked, rows)
+            broken += sum(blocks(work, len(mine)))
         return broken
+
+    def _measure(
+        self,
+        layout: SampleLayout,
+        mine: NDArray[np.intp],
+        walked: Walk,
+        rows: NDArray[np.intp],
+        part: slice,
+    ) -> int:
+        mine = mine[part]
+        position, size = self.position[mine], walked.size[rows[mine]]
+        begin = layout.after_read(self.words, position, size)
+        at = position + np.minimum(begin, size - 1)
+        room = np.maximum(size - begin - 1, 0)
+        count = np.minimum(self.words[at], np.uint64(1 << 20)).astype(np.int64)
+        count[begin >= size] = 1  # not even the length is there
+        self.chain_length[mine] = np.minimum(count, room)
+        self.chain_start[mine] = at + 1
+        return int(np.count_nonzero(count > room))
 
     def done(self, machine_pid: NDArray[np.int32], vcpu: NDArray[np.int32]) -> SampleColumns:
         return SampleColumns(
