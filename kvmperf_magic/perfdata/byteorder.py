@@ -60,8 +60,9 @@ _TOOLS: dict[int, tuple[tuple[int, ...], int | None]] = {
 _PAIRS = int(SampleType.TID), int(SampleType.CPU)
 
 
-def native(walked: Walk) -> Walk:
-    """A copy in our order, of all but what the attrs decide: see finish()."""
+def native(walked: Walk, cpus: int = 0) -> Walk:
+    """A copy in our order, of all but what the attrs decide: see finish(). `cpus`: the number
+    that an NRCPUS before told."""
     words = walked.words.byteswap()
     at = walked.position
     size = walked.size.astype(np.uint64)
@@ -72,7 +73,7 @@ def native(walked: Walk) -> Walk:
     for one, (pairs, string) in _TOOLS.items():
         rows = walked.of_type(one)
         _turn(turned_, rows, pairs, string, np.zeros(len(rows), np.int64))
-    _turn_descriptions(walked, words)
+    _turn_descriptions(walked, words, cpus)
     for row in walked.of_type(_R.THREAD_MAP).tolist():  # {u64 count; {u64 pid; char comm[16]}}
         start, end = int(at[row]) + 2, int(at[row] + walked.size[row])
         names = [place for place in range(start, end) if (place - start) % 3]
@@ -122,10 +123,9 @@ def _put_back(
     words[places] = words[places].byteswap()
 
 
-def _turn_descriptions(walked: Walk, words: NDArray[np.uint64]) -> None:
+def _turn_descriptions(walked: Walk, words: NDArray[np.uint64], cpus: int) -> None:
     """HEADER_ATTR {attr; ids}, HEADER_FEATURE {u64 number; section}, HEADER_BUILD_ID {u32 pid;
     bytes}."""
-    cpus = 0
     for row in walked.of_type(_R.HEADER_ATTR, _R.HEADER_FEATURE, _R.HEADER_BUILD_ID).tolist():
         start, size = int(walked.position[row]), int(walked.size[row])
         body = walked.body(row)

@@ -71,7 +71,7 @@ class Session:
 
     def native(self, walked: Walk) -> Walk:
         """The same in our byte order, as far as no attr is needed for it."""
-        return walked if self.order == "little" else byteorder.native(walked)
+        return walked if self.order == "little" else byteorder.native(walked, self._cpus)
 
     def decode(self, walked: Walk) -> Batch:
         """Decode unpacked records, all that describes the recording first."""
@@ -111,6 +111,11 @@ class Session:
         """What our own recorder noted; what it wrote when it finished counts most."""
         return {**self._noted, **self.features.get(Feature.KVMPERF, {})}
 
+    @property
+    def _cpus(self) -> int:
+        """The number of CPUs, which some sections are as long as; 0 until it is known."""
+        return int(self.features.get(Feature.NRCPUS, (0, 0))[0])
+
     def add_event(self, raw_attr: bytes, ids: bytes) -> None:
         """An event with its ids (u64 each). ValueError for an attr that is too short."""
         if self.order == "big":
@@ -125,8 +130,7 @@ class Session:
     def add_feature(self, feature: int, data: bytes) -> None:
         """A feature section, decoded where we can. ValueError where it is damaged."""
         if self.order == "big":
-            cpus = self.features.get(Feature.NRCPUS, (0, 0))[0]
-            data = turned.section(feature, data, cpus)
+            data = turned.section(feature, data, self._cpus)
         self._add_feature(feature, data)
 
     def _add_feature(self, feature: int, data: bytes) -> None:
