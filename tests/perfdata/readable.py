@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import zstandard
+import pytest
+
+zstandard = pytest.importorskip("zstandard")
 
 ATTR_SIZE = 128  # perf 6.1's struct perf_event_attr
 EVENT_TYPE = 65  # a record that perf skips

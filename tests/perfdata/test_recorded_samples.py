@@ -19,6 +19,7 @@ from perfscript import Account, run
 from kvmperf_magic.perfdata.abi import AttrFlag, RecordType
 from kvmperf_magic.perfdata.reader import read
 
+pytest.importorskip("zstandard")
 pytestmark = [pytest.mark.perf, pytest.mark.root]
 
 COUNT = "n=0; while [ $n -lt 10000 ]; do n=$((n + 1)); done"
