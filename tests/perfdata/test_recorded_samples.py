@@ -156,7 +156,7 @@ def test_both_sides(with_a_guest: tuple[Path, Account]) -> None:
     file = read(path)
     counted = modes(account)
     assert counted[4] + counted[5] > 100
-    assert counted[1] > 10
+    assert counted[1] + counted[2] > 3
     assert Counter((file.samples.misc & 7).tolist()) == counted
     assert ours(file, account) == theirs(account)
     # perf looks a guest sample's thread up in the guest, which knows none: it prints ":TID"
