@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvmperf_magic.errors import QueryError
 from kvmperf_magic.profile.profile import Profile
@@ -60,7 +61,7 @@ def timeline(
         raise QueryError(f"{buckets} buckets: must be 1 to {_MOST_BUCKETS}")
     if not len(profile):
         raise QueryError("there are no samples to lay out over time")
-    mine = _matching(profile, symbol)
+    mine = matching(profile, symbol)
     text = symbol if isinstance(symbol, str) else symbol.pattern
     first, last = int(profile.time.min()), int(profile.time.max())
     edges = first + np.arange(buckets + 1, dtype=np.uint64) * np.uint64(
@@ -102,7 +103,8 @@ def timeline(
     )
 
 
-def _matching(profile: Profile, symbol: str | re.Pattern[str]) -> np.ndarray:
+def matching(profile: Profile, symbol: str | re.Pattern[str]) -> NDArray[np.bool_]:
+    """The samples whose leaf's symbol it is, as `timeline()` takes it; QueryError for none."""
     if isinstance(symbol, str):
         mine = profile.symbol.where(lambda name: name == symbol)
         if mine.any():

@@ -42,6 +42,11 @@ class Theme:
 
 LIGHT = Theme("#ffffff", "#1f2328", "#57606a", "#d8dee4", "#e3e7ec", "#a9b1ba")
 DARK = Theme("#16191d", "#e6e8ea", "#a3abb5", "#353b43", "#3d444e", "#727b86")
+# from little to much: away from the background in lightness, so that it needs no hue to be read
+_RAMPS = {
+    LIGHT: ("#fbe6c0", "#f2b544", "#dd7a00", "#a84300", "#4d1800"),
+    DARK: ("#3a2818", "#7a3b00", "#c65f0a", "#f0a531", "#fff0c4"),
+}
 
 
 def theme_of(name: ThemeName) -> Theme:
@@ -89,6 +94,14 @@ def diverging(value: float, theme: Theme) -> str:
     """Blue for -1 (less), neutral for 0, vermillion for +1 (more)."""
     strength = min(abs(value), 1.0)
     return mix(theme.neutral, LESS if value < 0 else MORE, strength)
+
+
+def sequential(value: float, theme: Theme) -> str:
+    """From little (0) to much (1)."""
+    ramp = _RAMPS[theme]
+    at = min(max(value, 0.0), 1.0) * (len(ramp) - 1)
+    step = min(int(at), len(ramp) - 2)
+    return mix(ramp[step], ramp[step + 1], at - step)
 
 
 def css(name: ThemeName, rules: Callable[[Theme], dict[str, str]], scope: str = "kvmp") -> str:
