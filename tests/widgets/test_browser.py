@@ -133,7 +133,7 @@ def test_clicks_zoom_and_search_and_the_pointer_shows_details(tmp_path: Path, re
     document.write_text(plain.replace("</svg>", f"<script><![CDATA[{driver}]]></script></svg>"))
     dom = dump_dom(document)
     ET.fromstring(plain)
-    assert "run   15 cycles (15.00 % of all)   self 10 cycles" in dom
+    assert "run   15 (15.00 % of all)   self 10 (10.00 %)" in dom
     assert {"hit"} < classes(dom, "alloc")
     found = f"{20.0 if reset else 0.0:.2f} % of what is shown matched"
     assert found in dom

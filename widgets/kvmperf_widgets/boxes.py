@@ -14,6 +14,8 @@ from kvmperf_widgets.text import amount, clean, percent, weight
 from kvmperf_widgets.theme import LABEL
 from kvmperf_widgets.tree import Tree
 
+_LEAST_SELF = 0.005  # percent: what would be told as 0.00 %
+
 
 @dataclass(frozen=True)
 class Box:
@@ -68,15 +70,20 @@ class Words:
         return text + (f", {percent(share_of(total, base))} of {self.of}" if base else "")
 
     def dots(self, total: float, base: float | None) -> str:
-        return f"{weight(total, self.unit)} ({self.shares(total, base)})"
+        return f"{self.amount(total)} ({self.shares(total, base)})"
+
+    def amount(self, value: float) -> str:
+        """A sum of periods; the picture itself says what of."""
+        return weight(value, "ns") if self.unit.split()[-1:] == ["ns"] else amount(value)
 
     def frame(self, node: int, total: float, own: float, base: float | None) -> list[str]:
         """The lines beneath the name; empty ones are left out."""
         tree = self.tree
         where = (tree.kinds[tree.kind[node]], clean(tree.details[tree.detail[node]], 200))
+        told = share_of(own, self.whole) >= _LEAST_SELF
         return [
-            f"{weight(total, self.unit)} ({self.shares(total, base)})",
-            f"self {weight(own, self.unit)} ({percent(share_of(own, self.whole))})" if own else "",
+            f"{self.amount(total)} ({self.shares(total, base)})",
+            f"self {self.amount(own)} ({percent(share_of(own, self.whole))})" if told else "",
             " · ".join(filter(None, where)),
         ]
 
@@ -90,8 +97,7 @@ class Words:
         """What the weight is and how much of it there is."""
         if not self.unit:
             return ""
-        all_of_it = weight(base, "ns") if self.unit.split()[-1:] == ["ns"] else amount(base)
-        return f"weight is {clean(self.unit)}: {all_of_it} in all"
+        return f"weight is {clean(self.unit)}: {self.amount(base)} in all"
 
 
 def boxes_of(

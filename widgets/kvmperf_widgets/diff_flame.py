@@ -62,7 +62,8 @@ class DiffFlameGraph(TreePicture):
 
     def _paint(self, frames: NDArray[np.bool_]) -> Paint:
         changes, largest = self.changes, self.largest
-        strength = np.where(changes.significant, strengths(changes.delta, largest), 0.0)
+        delta = np.where(changes.significant, changes.delta, 0.0)
+        strength = np.where(changes.significant, strengths(delta, largest), 0.0)
         step = np.sign(strength) * np.minimum(np.ceil(np.abs(strength) * STEPS), STEPS)
         shades = [diverging_shade(n / STEPS) for n in range(-STEPS, STEPS + 1)]
         return Paint(shades, (step + STEPS).astype(np.int32), self._legend(frames))

@@ -56,8 +56,10 @@ function unpacked(header, buffers) {
 function explore(data, host, theme) {
   const root = element("div", host, { className: "kvmp-x" });
   const bar = element("div", root, { className: "kvmp-x-bar" });
-  const about = element("div", root, { className: "kvmp-x-about" });
+  const line = element("div", root, { className: "kvmp-x-about" });
+  const found = element("span", line, { className: "kvmp-x-found" });
   const legend = element("div", root, { className: "kvmp-x-about" });
+  const about = element("span", line, {});
   const stage = element("div", root, { className: "kvmp-x-stage" });
   const canvas = element("canvas", stage, { tabIndex: 0 });
   const tip = element("div", stage, { className: "kvmp-x-tip", hidden: true });
@@ -82,7 +84,6 @@ function explore(data, host, theme) {
   const search = element("input", bar, { type: "search", placeholder: "search: / regex",
     oninput: () => find(search.value) });
   search.setAttribute("aria-label", "regular expression to find in the names of frames");
-  const found = element("span", bar, { className: "kvmp-x-found" });
   const toggles = {};
   const toggle = (name, words, key) => {
     toggles[name] = button(words, key, () => { state[name] = !state[name]; rebuild(); });

@@ -2,7 +2,7 @@
    #kvmp-search=REGEX&kvmp-zoom=NAME in the address does so from the start. */
 (function () {
   "use strict";
-  var INSET = 3.5, GAP = 0.6, ELLIPSIS = "\u2026";
+  var INSET = 3.5, BASELINE = 12.5, GAP = 0.6, ELLIPSIS = "\u2026";
 
   function attach(svg) {
     if (svg.kvmpAttached) { return; }
@@ -40,10 +40,18 @@
     }
 
     function place(frame, x, width) {
+      var words = label(frame, width);
+      if (words && !frame.text) { /* frames without room for words come without */
+        frame.text = document.createElementNS("http://www.w3.org/2000/svg", "text");
+        frame.text.setAttribute("y", (frame.y + BASELINE).toFixed(1));
+        frame.g.appendChild(frame.text);
+      }
       frame.rect.setAttribute("x", x.toFixed(2));
       frame.rect.setAttribute("width", Math.max(width - GAP, 0.2).toFixed(2));
-      frame.text.setAttribute("x", (x + INSET).toFixed(2));
-      frame.text.textContent = label(frame, width);
+      if (frame.text) {
+        frame.text.setAttribute("x", (x + INSET).toFixed(2));
+        frame.text.textContent = words;
+      }
     }
 
     function zoom(target) {

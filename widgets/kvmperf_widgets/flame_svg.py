@@ -29,6 +29,7 @@ def _rules(theme: Theme) -> dict[str, str]:
     pale = "fill-opacity:.4"
     return {
         ".f": "cursor:pointer",
+        ".f rect": "rx:1px",
         ".f:hover rect": f"stroke:{theme.ink};stroke-width:1.2",
         ".f.dots rect": "fill-opacity:.55",
         ".f.up rect": pale,
@@ -96,9 +97,9 @@ def _box(box: Box, x: float, y: float, width: float) -> str:
     room = int((width - 2 * INSET) / CHARACTER)
     drawn = fit(box.name, room) if room >= 3 or box.merged > 1 else ""
     shown = max(width - 0.6, 0.2)  # the gap parts neighbours of one colour
+    text = f'<text x="{number(x + INSET)}" y="{y + 12.5}">{escape(drawn)}</text>' if drawn else ""
     return (
         f'<g class="f {box.shade.css}{marks}">'
         f"<title>{'&#10;'.join(map(escape, box.hover))}</title>"
-        f'<rect x="{number(x)}" y="{y}" width="{number(shown)}" height="{ROW - 1}" rx="1"/>'
-        f'<text x="{number(x + INSET)}" y="{y + 12.5}">{escape(drawn)}</text></g>'
+        f'<rect x="{number(x)}" y="{y}" width="{number(shown)}" height="{ROW - 1}"/>{text}</g>'
     )

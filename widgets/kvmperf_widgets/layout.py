@@ -100,8 +100,8 @@ def layout(
     parent = np.arange(-1, len(node) - 1)  # right for the ancestors and for the focused frame
     parent[above + 1 :] = box_of[np.concatenate([tree.parent[kept[1:]], groups])]
     x = _place(tree, node, parent, row, totals, above)
-    scale = 1 / weight if weight else 0.0
-    width = totals * scale
+    divisor = weight or 1.0
+    width = totals / divisor
     width[: above if weight else above + 1] = 1.0
     at_end = (tree.depth[groups] + 1 == last) & (end > last)
 
@@ -113,11 +113,10 @@ def layout(
     place = np.empty(len(final) + 1, dtype=np.int64)
     place[final] = np.arange(len(final))
     place[-1] = -1
-    share = 100 / weight if weight else 0.0
     return Layout(
         node=node[final].astype(np.int32),
         parent=place[parent[final]].astype(np.int32),
-        x=x[final] * scale,
+        x=x[final] / divisor,
         width=width[final],
         row=row[final].astype(np.int32),
         total=totals[final],
@@ -127,8 +126,8 @@ def layout(
         above=above,
         frames=len(candidates),
         shown=len(kept),
-        share=100.0 - share * float(rest[~at_end].sum()),
-        beyond=share * float(rest[at_end].sum()),
+        share=100.0 - 100 * float(rest[~at_end].sum()) / divisor,
+        beyond=100 * float(rest[at_end].sum()) / divisor,
     )
 
 
