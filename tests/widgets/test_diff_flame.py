@@ -61,8 +61,8 @@ def test_colours_are_of_the_change_and_grey_where_it_is_not_certain() -> None:
     assert "vanished" in drawn["gone"]["class"].split()
     svg = dbench("max").to_svg()
     for words in (
-        "more in guest, +25.10 points",
-        "less in guest, -25.10 points",
+        "more, +25.10 points",
+        "less, -25.10 points",
         "not significant",
         "only in guest",
         "only in host",

@@ -6,6 +6,7 @@ import json
 import re
 import time
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -366,3 +367,22 @@ def test_colours_by_dso_vm_and_hash_have_a_legend_and_can_be_read() -> None:
     assert [words for words, _ in by_vm._paint(by_vm.tree.total > 0).legend] == ["vm", "host"]
     with pytest.raises(ValueError, match="no colours by"):
         FlameGraph(tree).colour("taste")  # type: ignore[arg-type]
+
+
+def test_five_pictures_of_big_trees_make_a_notebook_of_under_two_megabytes() -> None:
+    bundles = [
+        FlameGraph(big_tree(50_000, seed), unit="cycles")._repr_mimebundle_() for seed in range(5)
+    ]
+    saved = json.dumps(bundles, indent=1, ensure_ascii=False)  # as notebooks are
+    assert len(saved.encode()) < 1_600_000  # JupyterLab adds an image of its own
+
+
+def test_a_legend_ends_before_the_tools() -> None:
+    names = [f"/usr/lib/x86_64-linux-gnu/a-library-with-a-long-name-{i}.so" for i in range(9)]
+    tree = tree_of([-1, *[0] * 9], ["all", *names], [0, *[10.0] * 9], ["", *["host-user"] * 9])
+    by_dso = replace(tree, detail=np.arange(10, dtype=np.int32), details=["", *names])
+    drawn = ET.fromstring(FlameGraph(by_dso).colour("dso").to_svg())
+    words = [t for t in drawn.iter(f"{SVG}text") if t.get("y") == "63" and t.get("class") == "mu"]
+    assert 2 < len(words) < 9
+    assert words[-1].text == "…"
+    assert all(float(t.attrib["x"]) + len(t.text or "") * CHARACTER < 900 for t in words)

@@ -32,7 +32,7 @@ class Box:
     merged: int  # > 1: a "..." of that many frames
     matched: bool
     shade: Shade
-    mark: str = ""  # "new" or "vanished", of two profiles
+    mark: str = ""  # outlined: "new" or "vanished" of two profiles, "root" of a sandwich
     note: str = ""  # what a line of text says of it besides
 
 

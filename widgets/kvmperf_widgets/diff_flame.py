@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kvmperf_widgets.boxes import Words, share_of
 from kvmperf_widgets.paint import STEPS, Paint, Shade, diverging_shade, strengths
-from kvmperf_widgets.text import clean, percent
+from kvmperf_widgets.text import clean, fit, percent
 from kvmperf_widgets.theme import ThemeName
 from kvmperf_widgets.tree import Tree
 from kvmperf_widgets.tree_picture import MOST_ROWS, TreePicture
@@ -70,7 +70,7 @@ class DiffFlameGraph(TreePicture):
 
     def _legend(self, frames: NDArray[np.bool_]) -> list[tuple[str, Shade]]:
         """The scale with its ends, and what outlines mean where there are any."""
-        changes, (before, after) = self.changes, (clean(n, 40) for n in self.changes.names)
+        changes, (before, after) = self.changes, (fit(clean(n), 18) for n in self.changes.names)
         entries: list[tuple[str, Shade]] = []
         certain = changes.delta[changes.significant & frames]
         for sign, word in ((-1, "less"), (1, "more")):
@@ -81,7 +81,7 @@ class DiffFlameGraph(TreePicture):
                 scale = [diverging_shade(sign * n / STEPS) for n in range(_WEAKEST, STEPS + 1)]
                 scale = scale[: max(1, int(strongest) - _WEAKEST + 1)]
                 entries += [("", shade) for shade in scale[:-1]]
-                words = f"{word} in {after}, {percent(float(most), True)[:-2]} points"
+                words = f"{word}, {percent(float(most), True)[:-2]} points"
                 entries.append((words, scale[-1]))
         grey = diverging_shade(0)
         entries.append(("not significant", grey))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kvmperf_widgets.boxes import View
+from kvmperf_widgets.flame_svg import LEAST_MARKED
 from kvmperf_widgets.plotly_spec import base_layout, marker_legend, plotly_text
 from kvmperf_widgets.text import fit
 from kvmperf_widgets.theme import MATCH, ThemeName, ink_on, mix, theme_of
@@ -33,8 +34,9 @@ def flame_spec(view: View, theme_name: ThemeName) -> dict[str, Any]:
         if faded:
             inks[-1] = ink_on(colours[-1])
     outlines: dict[str, Any] = {"width": 0}
-    if any(box.mark for box in view.boxes):  # a list costs time: not where nothing is marked
-        outlines = {"width": [1.2 if box.mark else 0 for box in view.boxes], "color": theme.ink}
+    marked = [bool(box.mark) and box.width * _PIXELS >= LEAST_MARKED for box in view.boxes]
+    if any(marked):  # a list costs time: not where nothing is marked
+        outlines = {"width": [1.2 if mark else 0 for mark in marked], "color": theme.ink}
     height = view.rows * ROW
     bars = {
         "type": "bar",

@@ -22,6 +22,7 @@ ROW = 18
 EDGE = 12
 TOP = 76
 FOOT = 30
+LEAST_MARKED = 5.0  # the width of a box that is more than its outline
 INSET = 3.5  # between the edge of a box and its label
 
 
@@ -41,6 +42,7 @@ def _rules(theme: Theme) -> dict[str, str]:
         ".tool": "cursor:pointer;text-decoration:underline",
         ".off": "display:none",
         # of two profiles: what is only in one of them
+        ".root rect": f"stroke:{theme.ink};stroke-width:1.6",
         ".new rect": f"stroke:{theme.ink};stroke-width:1.2",
         ".vanished rect": f"stroke:{theme.ink};stroke-width:1.2;stroke-dasharray:4 3",
     }
@@ -61,9 +63,10 @@ def flame_svg(view: View, theme: ThemeName, standalone: bool) -> str:
         _box(box, EDGE + box.x * inner_width, top[box.row], box.width * inner_width)
         for box in view.boxes
     )
+    entries = [(words, shade.css) for words, shade in view.paint.legend]
     parts = [
         header(view.title, view.subtitle),
-        legend([(words, shade.css) for words, shade in view.paint.legend], EDGE, 63),
+        legend(entries, EDGE, 63, WIDTH - 160),
         element("g", {"class": f"frames{dim}"}, boxes),
         label(EDGE, height - 11, "", "mu detail"),
         label(WIDTH - EDGE, 23, view.matched, "end found"),
@@ -91,7 +94,7 @@ def _box(box: Box, x: float, y: float, width: float) -> str:
             " up" if box.above else "",
             " dots" if box.merged > 1 else "",
             " hit" if box.matched else "",
-            f" {box.mark}" if box.mark else "",
+            f" {box.mark}" if box.mark and width >= LEAST_MARKED else "",
         )
     )
     room = int((width - 2 * INSET) / CHARACTER)

@@ -60,14 +60,15 @@ def base_layout(title: str, subtitle: str, theme: Theme, height: float) -> dict[
     }
 
 
-def marker_legend(name: str, colour: str) -> dict[str, Any]:
-    """A trace that draws nothing and stands in the legend."""
+def marker_legend(name: str, colour: str, outline: str = "") -> dict[str, Any]:
+    """A trace that draws nothing and stands in the legend, with an outline of this colour."""
+    line = {"line": {"width": 1.5, "color": outline}} if outline else {}
     return {
         "type": "scatter",
         "x": [None],
         "y": [None],
         "mode": "markers",
-        "marker": {"symbol": "square", "size": 12, "color": colour},
+        "marker": {"symbol": "square", "size": 12, "color": colour, **line},
         "name": plotly_text(name),
         "showlegend": True,
         "hoverinfo": "skip",

@@ -92,6 +92,7 @@ class Sandwich(Picture):
         below, _ = self._half(self.callees, MOST_BOXES, MOST_ROWS, 0.0003)
         middle = above.rows - 1
         boxes = [replace(box, row=middle + box.row) for box in below.boxes]
+        boxes[0] = replace(boxes[0], mark="root")
         boxes += [replace(box, row=middle - box.row) for box in above.boxes[1:]]
         shades = [*below.paint.shades, *above.paint.shades]
         legend = dict([*above.paint.legend, *below.paint.legend])

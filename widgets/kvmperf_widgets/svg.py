@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from kvmperf_widgets.text import columns_of, escape
+from kvmperf_widgets.text import ELLIPSIS, columns_of, escape, fit
 from kvmperf_widgets.theme import Theme, ThemeName, css
 
 WIDTH = 1040
@@ -66,16 +66,20 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     return element("line", {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "class": kind})
 
 
-def legend(entries: Sequence[tuple[str, str]], x: float, y: float) -> str:
-    """Squares with words, from (x, y) on to the right: (words, class of the square's
-    group). Squares without words are steps of a scale."""
+def legend(entries: Sequence[tuple[str, str]], x: float, y: float, end: float = WIDTH - 12) -> str:
+    """Squares with words, from (x, y) on to the right, none beyond `end`: (words, class of the
+    square's group). Squares without words are steps of a scale."""
     parts = []
-    for words, kind in entries:
-        parts.append(
-            element("g", {"class": kind}, rectangle(x, y - 10, 12, 12))
-            + (label(x + 17, y, words, "mu") if words else "")
-        )
-        x += 17 + columns_of(words) * CHARACTER + 20 if words else 13
+    for full, kind in entries:
+        words = fit(full, 34)
+        width = 17 + columns_of(words) * CHARACTER
+        if x + width > end:
+            parts.append(label(x, y, ELLIPSIS, "mu"))
+            break
+        parts.append(element("g", {"class": kind}, rectangle(x, y - 10, 12, 12)))
+        if words:
+            parts.append(label(x + 17, y, words, "mu"))
+        x += width + 20 if words else 13
     return "".join(parts)
 
 
