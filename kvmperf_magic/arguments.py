@@ -49,6 +49,13 @@ SYMBOL_OPTIONS = (
     ),
 )
 
+CACHE_OPTION = argument(
+    "--no-cache",
+    dest="cache",
+    action="store_false",
+    help="decode it again, and keep nothing beside the file",
+)
+
 RECORD_OPTIONS = (
     argument("--guest", action="store_true", help="record guests (what is done by default)"),
     argument("--host", action="store_true", help="record the host; with --guest, both"),
@@ -135,6 +142,11 @@ def numbers(text: str) -> list[int]:
             raise QueryError(f"{text!r} is no list of numbers", "as 0,2-5")
         found.extend(range(int(first), int(last if dash else first) + 1))
     return found
+
+
+def opening_arguments(given: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of `open()` that were given."""
+    return symbol_arguments(given) | ({} if given.cache else {"cache": False})
 
 
 def symbol_arguments(given: argparse.Namespace) -> dict[str, Any]:

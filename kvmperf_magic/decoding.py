@@ -39,6 +39,33 @@ class Decoded:
 
     def __init__(
         self,
+        profile: Profile,
+        machine_pid: NDArray[np.int32],
+        addresses: Callable[[], Addresses],
+    ) -> None:
+        self.profile = profile
+        self.machine_pid = machine_pid
+        self._later = addresses
+
+    @cached_property
+    def addresses(self) -> Addresses:
+        """What the frames of profile.stacks are."""
+        return self._later()
+
+    @property
+    def frame_ip(self) -> NDArray[np.uint64]:
+        return self.addresses.ip[self.addresses.which]
+
+    @property
+    def frame_mode(self) -> NDArray[np.uint8]:
+        return self.addresses.mode[self.addresses.which]
+
+
+class _Decoder:
+    """Names samples at once, and their stacks when these are asked for."""
+
+    def __init__(
+        self,
         samples: SampleColumns,
         events: Sequence[Event],
         of: Whose,
@@ -46,14 +73,17 @@ class Decoded:
         symbolizer: Symbolizer,
     ) -> None:
         self._samples = samples
+        self._events = events
         self._of = of
         self._later_chains = chains
         self._symbolizer = symbolizer
-        self.machine_pid = of.machine_pid[of.kind]
+
+    def decoded(self) -> Decoded:
+        samples, events, of = self._samples, self._events, self._of
         leaf, first = number(mix(samples.ip ^ of.space[of.kind]))
         names = self._resolve(samples.ip[first], of.mode[of.kind[first]], of.kind[first])
         symbol, dso = (Categorical(c.codes[leaf], c.categories) for c in names)
-        self.profile = Profile(
+        profile = Profile(
             time=samples.time,
             period=samples.period,
             mode=of.mode[of.kind],
@@ -70,20 +100,11 @@ class Decoded:
             stacked_later=self._stacked,
             unit=unit_of([events[i] for i in np.flatnonzero(np.bincount(samples.event)).tolist()]),
         )
+        return Decoded(profile, of.machine_pid[of.kind], lambda: self._addresses)
 
     @cached_property
     def _chains(self) -> Chains:
         return self._later_chains()
-
-    @property
-    def frame_ip(self) -> NDArray[np.uint64]:
-        addresses = self._addresses
-        return addresses.ip[addresses.which]
-
-    @property
-    def frame_mode(self) -> NDArray[np.uint8]:
-        addresses = self._addresses
-        return addresses.mode[addresses.which]
 
     @cached_property
     def _distinct(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -131,7 +152,8 @@ def decode(
     """Name every sample of `samples`; nothing is filtered. `chains` gives the callchains where
     they are not the samples' own; it is asked only when stacks are."""
     of = whose(samples, sideband, machines, spaces)
-    return Decoded(samples, events, of, chains or (lambda: samples.chains), symbolizer)
+    later = chains or (lambda: samples.chains)
+    return _Decoder(samples, events, of, later, symbolizer).decoded()
 
 
 def unit_of(events: Sequence[Event]) -> str:

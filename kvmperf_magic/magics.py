@@ -160,6 +160,7 @@ class KvmMagics(Magics):
         args.export_option(SUFFIXES),
         args.FILTER_OPTIONS,
         args.SYMBOL_OPTIONS,
+        args.CACHE_OPTION,
     )
     def kvm_report(self, line: str) -> ReportView:
         """What the time went to: a table and a flame graph.
@@ -173,7 +174,7 @@ class KvmMagics(Magics):
         given = parse_argstring(self.kvm_report, line)
         if given.export:
             format_of(given.export)  # a name that says nothing is told before the work
-        recording = self._recording(given.recording or given.input, args.symbol_arguments(given))
+        recording = self._recording(given.recording or given.input, args.opening_arguments(given))
         report = recording.filter(**args.filter_arguments(given)).report(
             sort=given.sort,
             modes=args.modes_argument(given),
@@ -221,6 +222,7 @@ class KvmMagics(Magics):
         args.export_option(suffixes_of(TABLE_FORMATS)),
         args.FILTER_OPTIONS,
         args.SYMBOL_OPTIONS,
+        args.CACHE_OPTION,
     )
     def kvm_diff(self, line: str) -> DiffView:
         """Host against guest, or before against after: delta bars, flame graph, table.
@@ -234,9 +236,9 @@ class KvmMagics(Magics):
         given = parse_argstring(self.kvm_diff, line)
         if given.export:
             format_of(given.export, TABLE_FORMATS)
-        symbols = args.symbol_arguments(given)
+        opening = args.opening_arguments(given)
         sides = [
-            None if one is None else self._recording(one, symbols)
+            None if one is None else self._recording(one, opening)
             for one in (given.baseline, given.other)
         ]
         answer = diff(
@@ -244,7 +246,7 @@ class KvmMagics(Magics):
             modes=args.modes_argument(given),
             event=given.event,
             filters=args.filter_arguments(given),
-            symbol_options=symbols,
+            symbol_options=opening,
             pair=given.sort,
             compute=given.compute,
             total=given.total,
@@ -255,13 +257,13 @@ class KvmMagics(Magics):
             answer.export(given.export)
         return answer
 
-    def _recording(self, name: str | None, symbols: dict[str, Any]) -> Recording:
+    def _recording(self, name: str | None, opening: dict[str, Any]) -> Recording:
         """The recording of a variable or a file."""
         from kvmperf_magic.recording import Recording, newest, open_recording
 
         assert self.shell is not None
         held = self.shell.user_ns.get(name) if name else None
-        return held if isinstance(held, Recording) else open_recording(name or newest(), **symbols)
+        return held if isinstance(held, Recording) else open_recording(name or newest(), **opening)
 
 
 def load(shell: InteractiveShell) -> None:

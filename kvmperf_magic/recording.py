@@ -44,15 +44,18 @@ if TYPE_CHECKING:
     from kvmperf_widgets.flame import FlameGraph
 
 
-def open_recording(path: str | Path, **symbol_options: Any) -> Recording:
+def open_recording(path: str | Path, *, cache: bool = True, **symbol_options: Any) -> Recording:
     """Open a perf.data, perf's or ours.
+
+    `cache`: what takes more than half a second to decode is kept beside the file
+    (`.NAME.kvmperf-names`, `-stacks`), and used again as long as nothing it came from has changed.
 
     Symbol options: `kallsyms`, `vmlinux`, `symfs`, `guest_kallsyms`, `guest_modules`,
     `guest_vmlinux`, `guest_mount`, `guest_elf` (a path, or {VM name or pid: path}),
     `guest_symbols="host"`. Raises FileError for what is no perf.data; a damaged file opens up
     to the damage, which `.lost` then tells.
     """
-    return Recording(Source(read(path), SymbolOptions.of(symbol_options)))
+    return Recording(Source(read(path), SymbolOptions.of(symbol_options), cache=cache))
 
 
 def newest() -> Path:
@@ -101,13 +104,12 @@ class Recording(Exporting):
         tracepoints decoded so far, one line each."""
         _ = self.profile
         fields = self._tracepoint.problems if self._tracepoint else []
-        return [*self._source.warnings, *self._source.symbolizer.warnings, *fields]
+        return [*self._source.warnings, *self._source.symbol_warnings, *fields]
 
     @property
     def symbols(self) -> Table:
         """Where the names of each DSO came from."""
-        _ = self.profile
-        return self._source.symbolizer.sources
+        return self._source.symbol_sources
 
     @cached_property
     def profile(self) -> Profile:
@@ -119,8 +121,8 @@ class Recording(Exporting):
     def events(self) -> Table:
         """One row an event: name type config period frequency exclude_host exclude_guest samples
         periods (their sum)."""
-        events, samples = self._source.file.events, self._source.file.samples
-        index, period = samples.event, samples.period
+        events = self._source.file.events
+        index, period = self._source.weights
         if self._mask is not None:
             index, period = index[self._mask], period[self._mask]
         attrs = [event.attr for event in events]
@@ -221,7 +223,8 @@ class Recording(Exporting):
     @cached_property
     def _tracepoint(self) -> TracepointFields | None:
         file = self._source.file
-        event = file.samples.event if self._mask is None else file.samples.event[self._mask]
+        event, _ = self._source.weights
+        event = event if self._mask is None else event[self._mask]
         return fields_of(event, file.events, file.tracing, lambda: self.fields.raw)
 
     @cached_property

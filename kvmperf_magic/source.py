@@ -8,23 +8,32 @@ import time as clock
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kvmperf_magic.decoding import Decoded, decode
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.perfdata.chains import Chains
 from kvmperf_magic.perfdata.reader import PerfFile
+from kvmperf_magic.progress import steps
+from kvmperf_magic.remembering import Memory, Remembered
 from kvmperf_magic.sampler.facts import boot_id
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.spaces import AddressSpaces
 from kvmperf_magic.symbols.symbolizer import Symbolizer
+from kvmperf_magic.table import Table
 from kvmperf_magic.unwinding.complete import complete
+
+_WORTH_KEEPING = 0.5  # seconds of decoding from which on a cache is written
 
 
 class Source:
     """What all views of one file share."""
 
-    def __init__(self, file: PerfFile, options: SymbolOptions) -> None:
+    def __init__(self, file: PerfFile, options: SymbolOptions, *, cache: bool = False) -> None:
         self.file = file
         self.options = options
+        self._cache = cache
         self.warnings: list[str] = []  # of stacks; the symbolizer has its own
         self.machines = [Machine.from_json(m) for m in file.kvmperf.get("machines", [])]
 
@@ -54,7 +63,57 @@ class Source:
         return complete(self.file, self.spaces, self.symbolizer, self.warnings)
 
     @cached_property
+    def _memory(self) -> Memory | None:
+        return Memory(self.file, self.options) if self._cache else None
+
+    @cached_property
+    def _remembered(self) -> Remembered | None:
+        """What another opening of this file left in its cache."""
+        self.options.check()
+        return self._memory.names(self._decode) if self._memory else None
+
+    @cached_property
     def decoded(self) -> Decoded:
+        if self._remembered is not None:
+            return self._remembered.decoded
+        start = clock.perf_counter()
+        decoded = self._decode()
+        if self._memory and clock.perf_counter() - start > _WORTH_KEEPING:
+            return self._memory.keep(decoded, self.symbolizer)
+        return decoded
+
+    @property
+    def weights(self) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
+        """The event (an index) and the period of every sample."""
+        if self._remembered is not None:
+            profile = self._remembered.decoded.profile
+            return profile.event.codes, profile.period
+        return self.file.samples.event, self.file.samples.period
+
+    @property
+    def symbol_sources(self) -> Table:
+        """Where the names of each DSO came from."""
+        _ = self.decoded
+        return self._remembered.sources if self._remembered else self.symbolizer.sources
+
+    @property
+    def symbol_warnings(self) -> list[str]:
+        """What stood in the way of names."""
+        _ = self.decoded
+        return self._remembered.warnings if self._remembered else self.symbolizer.warnings
+
+    def _decode(self) -> Decoded:
+        file = self.file
+        with steps("reading", 3) as done:
+            _ = file.samples
+            done()
+            _ = self.symbolizer
+            done()
+            decoded = self._named()
+            done()
+        return decoded
+
+    def _named(self) -> Decoded:
         file = self.file
         return decode(
             file.samples,
