@@ -56,7 +56,7 @@ def chain_hashes(chains: Chains) -> NDArray[np.uint64]:
         before = ends - block.length
         place = np.arange(ends[-1])
         words = block.words[place + np.repeat(block.start - before, block.length)]
-        place -= np.repeat(before, block.length)
+        place -= np.repeat(before - 1, block.length)  # from 1: a word 0 counts as well
         salt = place.view(np.uint64)
         salt *= _GOLDEN
         salt += words

@@ -30,6 +30,8 @@ def folded(profile: Profile) -> str:
     columns = (tree.depth, tree.name.codes, np.rint(tree.self).astype(np.int64))
     inner = np.zeros(len(tree), np.bool_)
     inner[tree.parent[1:]] = True
+    # names that are told apart by an unsafe letter alone
+    paths_may_repeat = len({*names}) < len(names)
     nodes = zip(*(column[order].tolist() for column in (*columns, inner)), strict=True)
     for depth, code, weight, has_children in nodes:
         path = paths[depth - 1]
@@ -37,7 +39,16 @@ def folded(profile: Profile) -> str:
             parts += (path, names[code], f" {weight}\n")
         if has_children:
             paths[depth] = path + above[code]
-    return "".join(parts)
+    return _summed(parts) if paths_may_repeat else "".join(parts)
+
+
+def _summed(parts: list[str]) -> str:
+    """The lines of (path, name, weight) with those of equal paths and names as one."""
+    weights: dict[str, int] = {}
+    for path, name, weight in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        weights[path + name] = weights.get(path + name, 0) + int(weight)
+    ordered = sorted(weights, key=lambda path: [f"{name};" for name in path.split(";")])
+    return "".join(f"{path} {weights[path]}\n" for path in ordered)
 
 
 def _preorder(tree: CallTree, rank: NDArray[np.int64]) -> NDArray[np.int64]:
