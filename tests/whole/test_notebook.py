@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kvmperf_magic.demo import notebook
 from kvmperf_widgets.picture import PLOTLY
-from kvmperf_widgets.theme import KINDS, LIGHT, diverging, mode_colour
+from kvmperf_widgets.theme import KINDS, LIGHT, MORE, diverging, mode_colour
 
 SVG = "{http://www.w3.org/2000/svg}"
 LIVE = [pytest.mark.kvm, pytest.mark.root, pytest.mark.timeout(240)]
@@ -74,7 +74,9 @@ def test_every_cell_runs_and_leaves_its_pictures(book: Book) -> None:
     shown = pictures(executed)
     assert [kind_of(p) for p in shown] == [
         *["flame"] * 2,
-        *["delta"] * 2,
+        "delta",
+        "flame",
+        "delta",
         "lines",
         "delta",
         "flame",
@@ -206,7 +208,7 @@ def geometry(rect: ET.Element) -> tuple[float, float, float, float]:
 
 @pytest.mark.chromium
 def test_the_flame_graph_of_both_sides_is_painted(book: Book) -> None:
-    shown = Shown(book, 6)
+    shown = Shown(book, 7)
     fills = {
         f"k{n}t{tint}": mode_colour(kind, LIGHT, tint)
         for n, kind in enumerate(KINDS)
@@ -227,6 +229,20 @@ def test_the_flame_graph_of_both_sides_is_painted(book: Book) -> None:
             painted[side] = painted.get(side, 0.0) + width
     assert painted["guest"] > 100
     assert painted["host"] > 4  # a replayed one has little of the host
+
+
+@pytest.mark.chromium
+def test_the_differential_flame_graph_shows_the_lock_without_scrolling(book: Book) -> None:
+    shown = Shown(book, 3)
+    groups = [g for g in shown.svg.iter(f"{SVG}g") if g.get("class", "").startswith("f ")]
+    lock = next(g for g in groups if "__ticket_spin_lock" in str(g.findtext(f"{SVG}title")))
+    assert lock.attrib["class"].split()[1] == "dp6"
+    rect = lock.find(f"{SVG}rect")
+    assert rect is not None
+    x, y, width, height = geometry(rect)
+    assert width > 500
+    assert shown.colour(x + width - 3, y + height / 2) == MORE
+    assert float(shown.svg.attrib["viewBox"].split()[3]) < 900
 
 
 @pytest.mark.chromium
