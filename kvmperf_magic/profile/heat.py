@@ -24,7 +24,7 @@ _DAY = 86_400 * _SECOND
 _LEAST_COLUMNS, _MOST_COLUMNS = 8, 300  # that a column's length is chosen for
 _ROWS = (50, 25, 20)  # cells of a column: 20, 40 or 50 ms of a second
 _SAMPLES_A_CELL = 4.0  # in the mean: fewer make noise of cells
-_COLUMNS = (  # ns, each in whole ns by all of _ROWS
+_COLUMNS: tuple[int, ...] = (  # ns, each in whole ns by all of _ROWS
     *(k * 10**power for power in range(3, 9) for k in (1, 2, 5)),
     *(k * _SECOND for k in (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200)),
     *(k * 10**power * _DAY for power in range(4) for k in (1, 2, 5)),
@@ -55,12 +55,12 @@ class Heat:
     @property
     def column(self) -> int:
         """The length of a column in ns."""
-        return self.cell * self.weight.shape[1]
+        return self.cell * int(self.weight.shape[1])
 
     @property
     def end(self) -> int:
         """Where the last cell ends, on the recording's clock."""
-        return self.start + self.column * self.weight.shape[0]
+        return self.start + self.column * int(self.weight.shape[0])
 
     @cached_property
     def share(self) -> NDArray[np.float64]:

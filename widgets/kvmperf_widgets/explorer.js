@@ -1,31 +1,5 @@
 const ROW = 18, MOST_HEIGHT = 640, CHARACTER = 6.75, MATCH = "#cc79a7";
 
-function element(kind, parent, properties) {
-  const made = Object.assign(document.createElement(kind), properties);
-  parent.append(made);
-  return made;
-}
-
-function percentText(share) {
-  return (Math.abs(share) >= 0.01 || share === 0 ? share.toFixed(2) : share.toFixed(4)) + " %";
-}
-
-function amountText(value, unit) {
-  const time = /^(.*?) ?\bns$/.exec(unit);
-  const steps = time ? [[1e9, " s"], [1e6, " ms"], [1e3, " us"], [1, " ns"]]
-    : [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e4, "k"], [1, ""]];
-  const [limit, suffix] = steps.find(([least]) => value >= least) || [1, time ? " ns" : ""];
-  const divisor = suffix === "k" ? 1e3 : limit;
-  return `${parseFloat((value / divisor).toPrecision(4))}${suffix} ${time ? time[1] : unit}`.trim();
-}
-
-function isDark(theme) {
-  if (theme !== "auto") { return theme === "dark"; }
-  const light = document.body.dataset.jpThemeLight;
-  if (light) { return light === "false"; }
-  return matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
 function inkOn(colour) {
   const part = (at) => {
     const c = parseInt(colour.slice(at, at + 2), 16) / 255;
@@ -35,7 +9,7 @@ function inkOn(colour) {
   return (light + 0.05) / 0.0557 >= 1.05 / (light + 0.05) ? "#111111" : "#ffffff";
 }
 
-/* The message of Explorer._on_message(): a header, and the columns as buffers. */
+/* The message of ExplorerWidget: a header, and the columns as buffers. */
 function unpacked(header, buffers) {
   const array = (Kind, view) =>
     new Kind(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
@@ -151,10 +125,7 @@ function explore(data, host, theme) {
     const fills = palette.shades.map((shade) => shade[dark ? 1 : 0]);
     colours = { fills, inks: fills.map(inkOn), of: data.colours[state.colour],
       theme: data.themes[dark ? 1 : 0] };
-    root.style.setProperty("--kvmp-background", colours.theme.background);
-    root.style.setProperty("--kvmp-ink", colours.theme.ink);
-    root.style.setProperty("--kvmp-muted", colours.theme.muted);
-    root.style.setProperty("--kvmp-grid", colours.theme.grid);
+    setColours(root, colours.theme);
     legend.replaceChildren();
     palette.legend.forEach(([words, shade]) => {
       const entry = element("span", legend, { className: "kvmp-x-key" });
@@ -441,49 +412,16 @@ function explore(data, host, theme) {
   return () => { watch.disconnect(); scheme.removeEventListener("change", paint); root.remove(); };
 }
 
-/* The data come when they are asked for: they are no state, so that nothing saves them. */
-function wanted(model) {
-  return new Promise((resolve) => {
-    const take = (content, buffers) => {
-      if (content.type === "tree") {
-        model.off("msg:custom", take);
-        resolve(unpacked(content, buffers));
-      }
-    };
-    model.on("msg:custom", take);
-    model.send({ type: "tree" });
+function initialize({ model }) {
+  let data = null;
+  return standIn(model, async (host) => {
+    data = data || asked(model, "tree", unpacked);
+    return explore(await data, host, model.get("theme"));
   });
 }
 
-/* The picture of the same notebook output: the explorer stands in its place as long as it lives,
-   while what is saved stays the picture. */
-function initialize({ model }) {
-  const id = model.get("picture");
-  let ended = false, end = null, data = null;
-  const look = async () => {
-    const plot = Array.from(document.querySelectorAll(".js-plotly-plot")).find(
-      (one) => one.layout && one.layout.meta && one.layout.meta.kvmperf === id && !one.kvmpExplored);
-    if (!plot || ended) { return; }
-    plot.kvmpExplored = true;
-    data = data || wanted(model);
-    const known = await data;
-    const host = document.createElement("div");
-    plot.before(host);
-    plot.style.display = "none";
-    const close = explore(known, host, model.get("theme"));
-    end = () => { close(); host.remove(); plot.style.display = ""; };
-  };
-  const watch = new MutationObserver(look);
-  if (id) {
-    watch.observe(document.body, { childList: true, subtree: true });
-    look();
-  }
-  return () => { ended = true; watch.disconnect(); if (end) { end(); } };
-}
-
 async function render({ model, el }) {
-  const data = await wanted(model);
-  return explore(data, el, model.get("theme"));
+  return explore(await asked(model, "tree", unpacked), el, model.get("theme"));
 }
 
 export default { initialize, render };

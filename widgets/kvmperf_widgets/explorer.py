@@ -1,24 +1,14 @@
-"""The canvas explorer: every frame of a flame graph, zoomed, dragged and searched in the page.
-
-A live widget (anywidget: no build step). What a notebook saves of it is the picture it was made
-from: the explorer takes that picture's place in the page and adds nothing to the document, and
-its data are sent when the page asks for them, not kept as the widget's state.
-"""
+"""The canvas explorer: every frame of a flame graph, zoomed, dragged and searched in the page."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Collection
 from dataclasses import asdict
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import numpy as np
-import traitlets
 
+from kvmperf_widgets.live import LivePicture, LiveWidget, source
 from kvmperf_widgets.paint import COLOURS, Shade, paint
-from kvmperf_widgets.picture import PLOTLY
 from kvmperf_widgets.text import clean
 from kvmperf_widgets.theme import DARK, LIGHT
 
@@ -26,30 +16,18 @@ if TYPE_CHECKING:
     from kvmperf_widgets.flame import FlameGraph
 
 
-def _source(name: str) -> str:
-    return files("kvmperf_widgets").joinpath(name).read_text(encoding="utf-8")
-
-
-class ExplorerWidget(anywidget.AnyWidget):
+class ExplorerWidget(LiveWidget):
     """The widget itself, to be put among others; `Explorer` is what a cell shows."""
 
-    _esm = _source("explorer_tree.js") + _source("explorer.js")
-    _css = _source("explorer.css")
-    theme = traitlets.Unicode("auto").tag(sync=True)
-    picture = traitlets.Unicode("").tag(sync=True)  # whose place it takes in the page
+    _esm = source("live.js", "explorer_tree.js", "explorer.js")
+    _css = source("explorer.css")
+    asked_for = "tree"
 
     def __init__(self, graph: FlameGraph, picture: str = "") -> None:
-        super().__init__(theme=graph.theme, picture=picture)
-        self._graph = graph
-        self.on_msg(self._on_message)
-
-    def _on_message(self, _widget: Any, content: Any, _buffers: list[Any]) -> None:
-        if isinstance(content, dict) and content.get("type") == "tree":
-            header, buffers = packed(self._graph)
-            self.send({"type": "tree", **header}, buffers)
+        super().__init__(lambda: packed(graph), theme=graph.theme, picture=picture)
 
 
-class Explorer:
+class Explorer(LivePicture):
     """All frames of a flame graph on a canvas, alive in the page beside the kernel.
 
     Wheel zooms, dragging moves, a click zooms to a frame, with shift it shows the frame between
@@ -58,21 +36,8 @@ class Explorer:
     """
 
     def __init__(self, graph: FlameGraph) -> None:
-        self._id = uuid.uuid4().hex
-        self._graph = graph
+        super().__init__(graph)
         self.widget = ExplorerWidget(graph, self._id)
-
-    def _repr_mimebundle_(
-        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
-    ) -> dict[str, Any]:
-        """The picture, marked so that the page's side of the widget finds it."""
-        bundle = self._graph._repr_mimebundle_(include, exclude)
-        if PLOTLY in bundle:
-            bundle[PLOTLY]["layout"]["meta"] = {"kvmperf": self._id}
-        return bundle
-
-    def __repr__(self) -> str:
-        return repr(self._graph)
 
 
 def packed(graph: FlameGraph) -> tuple[dict[str, Any], list[bytes]]:

@@ -1,0 +1,70 @@
+/* What every live picture of this package needs; stands before the script of each. */
+function element(kind, parent, properties) {
+  const made = Object.assign(document.createElement(kind), properties);
+  parent.append(made);
+  return made;
+}
+
+function percentText(share) {
+  return (Math.abs(share) >= 0.01 || share === 0 ? share.toFixed(2) : share.toFixed(4)) + " %";
+}
+
+function amountText(value, unit) {
+  const time = /^(.*?) ?\bns$/.exec(unit);
+  const steps = time ? [[1e9, " s"], [1e6, " ms"], [1e3, " us"], [1, " ns"]]
+    : [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e4, "k"], [1, ""]];
+  const [limit, suffix] = steps.find(([least]) => value >= least) || [1, time ? " ns" : ""];
+  const divisor = suffix === "k" ? 1e3 : limit;
+  return `${parseFloat((value / divisor).toPrecision(4))}${suffix} ${time ? time[1] : unit}`.trim();
+}
+
+function isDark(theme) {
+  if (theme !== "auto") { return theme === "dark"; }
+  const light = document.body.dataset.jpThemeLight;
+  if (light) { return light === "false"; }
+  return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function setColours(root, theme) {
+  for (const name of ["background", "ink", "muted", "grid"]) {
+    root.style.setProperty(`--kvmp-${name}`, theme[name]);
+  }
+}
+
+/* The data come when they are asked for: they are no state, so that nothing saves them. */
+function asked(model, type, unpacked) {
+  return new Promise((resolve) => {
+    const take = (content, buffers) => {
+      if (content.type === type) {
+        model.off("msg:custom", take);
+        resolve(unpacked(content, buffers));
+      }
+    };
+    model.on("msg:custom", take);
+    model.send({ type });
+  });
+}
+
+/* The picture of the same notebook output: what `open` shows (it gives what closes it) stands in
+   its place as long as the widget lives, while what is saved stays the picture. */
+function standIn(model, open) {
+  const id = model.get("picture");
+  let ended = false, end = null;
+  const look = async () => {
+    const plot = Array.from(document.querySelectorAll(".js-plotly-plot")).find(
+      (one) => one.layout && one.layout.meta && one.layout.meta.kvmperf === id && !one.kvmpExplored);
+    if (!plot || ended) { return; }
+    plot.kvmpExplored = true;
+    const host = document.createElement("div");
+    plot.before(host);
+    const close = await open(host);
+    plot.style.display = "none";
+    end = () => { close(); host.remove(); plot.style.display = ""; };
+  };
+  const watch = new MutationObserver(look);
+  if (id) {
+    watch.observe(document.body, { childList: true, subtree: true });
+    look();
+  }
+  return () => { ended = true; watch.disconnect(); if (end) { end(); } };
+}
