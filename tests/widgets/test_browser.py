@@ -12,7 +12,7 @@ import pytest
 from browser import dump_dom, screenshot, share_of
 from nbconvert import HTMLExporter
 from plotly.io import to_html
-from test_flame import lock_tree
+from test_flame import lock_tree, recursive_tree
 from test_pictures import dbench, swing
 from trees import tree_of
 
@@ -198,3 +198,17 @@ def test_hostile_names_run_nothing_in_plotly(tmp_path: Path) -> None:
     assert "img" not in shown.tags
     assert not shown.active
     assert "fill: rgb(204, 121, 167)" in dom  # what the search found
+
+
+def test_a_sandwich_zooms_on_the_side_that_was_chosen(tmp_path: Path) -> None:
+    sandwich = FlameGraph(recursive_tree(), "demo", "cycles").sandwich("lock")
+    document = sandwich.save(tmp_path / "x.svg")
+    plain = dump_dom(document)
+    whole = float(geometry(plain, "lock")["width"])
+    dom = dump_dom(document, "kvmp-zoom=main&kvmp-search=main")
+    assert float(geometry(dom, "main")["width"]) > 0.5 * whole
+    assert "off" in classes(dom, "spin")  # what it calls is on the other side
+    assert "off" not in classes(dom, "lock")
+    back = dump_dom(document, "kvmp-zoom=spin")
+    assert "off" in classes(back, "main")
+    assert float(geometry(back, "spin")["width"]) == pytest.approx(whole, abs=1)
