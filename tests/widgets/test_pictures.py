@@ -161,8 +161,13 @@ def labels_of_extremes(lines: list[ShareLine]) -> list[tuple[float, float, float
 )
 def test_labels_of_the_extremes_are_inside_and_apart(share: list[float], pad: int) -> None:
     line = ShareLine("lock", [*share, *[NAN] * pad])
-    ends = line.extremes()
-    assert len(labels_of_extremes([line])) == (0 if ends is None else len(set(ends)))
+    ends = set(line.extremes() or ())
+    found = len(labels_of_extremes([line]))
+    assert found <= len(ends)
+    # one of two may go without its label where they are as near as a label is wide
+    step = (1016 - 58) / max(len(share) + pad - 1, 1)
+    near = len(ends) == 2 and abs(max(ends) - min(ends)) * step < 9 * 6.75
+    assert found >= len(ends) - near
 
 
 def test_labels_of_two_lines_make_room_for_each_other() -> None:

@@ -110,7 +110,8 @@ class ShareLines(Picture):
 
     def _labels(self) -> list[dict[int, str]]:
         """Of each line the buckets with a label (its extremes), and on which side of the point:
-        where it is cut by no edge and covers no other label or point, if there is such a side."""
+        where it is cut by no edge and covers no other label or point, if there is such a side. An
+        extreme without room for its label has none; the subtitle tells it."""
         most = self._top()
         points: list[tuple[int, int, float, float]] = []
         choices: list[dict[str, _Rectangle]] = []
@@ -129,8 +130,14 @@ class ShareLines(Picture):
                 others = [choices[j][side] for j, side in enumerate(chosen) if j != k]
                 chosen[k] = min(boxes, key=lambda side: _in_the_way(boxes[side], marks + others))
         labels: list[dict[int, str]] = [{} for _ in self.lines]
-        for (n, i, _, _), side in zip(points, chosen, strict=True):
-            labels[n][i] = side
+        standing: list[_Rectangle] = []
+        # the largest share first: of two that are too near the other goes without
+        for k in sorted(range(len(points)), key=lambda k: points[k][3]):
+            n, i, _, _ = points[k]
+            box = choices[k][chosen[k]]
+            if not standing or (_is_inside(box) and not _covered(box, standing)):
+                labels[n][i] = chosen[k]
+                standing.append(box)
         return labels
 
     def to_svg(self, *, standalone: bool = True) -> str:
@@ -292,12 +299,22 @@ def _in_the_way(box: _Rectangle, taken: Sequence[_Rectangle]) -> float:
     inside = max(0.0, min(right, _RIGHT + 8) - max(left, _LEFT)) * (
         min(bottom, _BOTTOM) - max(top, _TOP - _LINE)
     )
-    covered = sum(
+    return (right - left) * _LINE - inside + _covered(box, taken)
+
+
+def _is_inside(box: _Rectangle) -> bool:
+    left, top, right, bottom = box
+    return left >= _LEFT and top >= _TOP - _LINE and right <= _RIGHT + 8 and bottom <= _BOTTOM
+
+
+def _covered(box: _Rectangle, taken: Sequence[_Rectangle]) -> float:
+    """How much of a box is on top of others, in square pixels."""
+    left, top, right, bottom = box
+    return sum(
         max(0.0, min(right, other[2]) - max(left, other[0]))
         * max(0.0, min(bottom, other[3]) - max(top, other[1]))
         for other in taken
     )
-    return (right - left) * _LINE - inside + covered
 
 
 def _spark(values: Sequence[float], most: float, columns: int) -> str:
