@@ -407,9 +407,16 @@ function explore(data, host, theme) {
   watch.observe(stage);
   const scheme = matchMedia("(prefers-color-scheme: dark)");
   scheme.addEventListener("change", paint);
+  const themed = new MutationObserver(paint); // JupyterLab says its theme on the body
+  themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
   rebuild();
   if (data.focus) { zoomTo({ half: halves[0], node: data.focus }); }
-  return () => { watch.disconnect(); scheme.removeEventListener("change", paint); root.remove(); };
+  return () => {
+    watch.disconnect();
+    themed.disconnect();
+    scheme.removeEventListener("change", paint);
+    root.remove();
+  };
 }
 
 function initialize({ model }) {
