@@ -9,6 +9,7 @@ from __future__ import annotations
 from kvmperf_widgets.delta import DeltaBars
 from kvmperf_widgets.diff_flame import Changes, DiffFlameGraph
 from kvmperf_widgets.flame import FlameGraph
+from kvmperf_widgets.heat import HeatMap
 from kvmperf_widgets.page import Page
 from kvmperf_widgets.picture import Picture
 from kvmperf_widgets.sandwich import Sandwich
@@ -20,6 +21,7 @@ __all__ = [
     "DeltaBars",
     "DiffFlameGraph",
     "FlameGraph",
+    "HeatMap",
     "Page",
     "Picture",
     "Sandwich",

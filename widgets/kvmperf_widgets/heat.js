@@ -1,0 +1,338 @@
+const LEFT = 62, RIGHT = 14, TOP = 6, FOOT = 24, MAP_HEIGHT = 320, NONE = 255;
+const FONT = "11px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace";
+
+/* The message of HeatWidget: a header, and [columns][rows] as buffers. */
+function cellsOf(header, buffers) {
+  const array = (Kind, view) =>
+    view && new Kind(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+  const [levels, weight, samples, part, partSamples] = buffers;
+  return { ...header, levels: array(Uint8Array, levels), weight: array(Float64Array, weight),
+    samples: array(Float64Array, samples), part: array(Float64Array, part),
+    partSamples: array(Float64Array, partSamples), cells: header.columns * header.rows };
+}
+
+function decimalsOf(step) {
+  for (let digits = 0; digits < 9; digits++) {
+    if (Math.abs(Number(step.toFixed(digits)) - step) < 1e-6 * step) { return digits; }
+  }
+  return 9;
+}
+
+function spanText(seconds) {
+  const whole = [[86400, "d"], [3600, "h"], [60, "min"]].find(([limit]) =>
+    seconds >= limit && Number.isInteger(Number((seconds / limit).toFixed(6))));
+  return whole ? `${Math.round(seconds / whole[0])} ${whole[1]}` : amountText(seconds * 1e9, "ns");
+}
+
+/* Multiples of 1, 2 or 5 times a power of ten, at most about `most`: axis.py's ticks(). */
+function ticksOf(low, high, most) {
+  const power = 10 ** Math.floor(Math.log10((high - low) / most));
+  const step = [1, 2, 5, 10].map((k) => k * power).find((one) => (high - low) / one <= most);
+  const found = [];
+  for (let n = Math.ceil(low / step - 1e-9); n <= high / step + 1e-9; n++) { found.push(n * step); }
+  return [found, step];
+}
+
+function heat(data, host, model) {
+  const root = element("div", host, { className: "kvmp-x" });
+  const title = element("div", root, { textContent: data.title });
+  title.style.cssText = "font-size:17px;font-weight:600";
+  const about = element("div", root, { className: "kvmp-x-about" });
+  const bar = element("div", root, { className: "kvmp-x-bar" });
+  const legend = element("span", bar, { className: "kvmp-x-about" });
+  const all = element("button", bar, { type: "button", textContent: "all of it",
+    title: "key Escape", onclick: () => choose(null) });
+  const chosen = element("div", root, {});
+  const stage = element("div", root, { className: "kvmp-x-stage" });
+  const canvas = element("canvas", stage, { tabIndex: 0 });
+  const tip = element("div", stage, { className: "kvmp-x-tip", hidden: true });
+  const said = element("div", root, { className: "kvmp-x-said" });
+  said.setAttribute("aria-live", "polite");
+  canvas.setAttribute("role", "application");
+  canvas.setAttribute("aria-label", `${data.title}: heat map of ${data.columns} columns of ` +
+    `${spanText(data.cell * data.rows)}. Arrows move between cells, with shift they select, ` +
+    "Enter selects the column, Control and A everything, Escape nothing.");
+  canvas.style.cursor = "crosshair";
+  chosen.style.cssText = "font-weight:600;min-height:1.5em;margin:4px 0"; // the map stays where it is
+  about.textContent = data.subtitle;
+  const context = canvas.getContext("2d"), digits = decimalsOf(data.cell);
+  // cells are counted in time, up each column; a range is [first, last] of them
+  let range = null, anchor = 0, cursor = null, grip = null, width = 400, drawn = false, later = 0;
+  let colours = null, map = null;
+
+  const timeOf = (cell) => data.start + cell * data.cell;
+  const timeText = (cell) => `${timeOf(cell).toFixed(digits)} s`;
+
+  function sums(first, last) {
+    const found = { samples: 0, weight: 0, part: 0, partSamples: 0 };
+    for (let cell = first; cell <= last; cell++) {
+      found.samples += data.samples[cell];
+      found.weight += data.weight[cell];
+      if (data.part) { found.part += data.part[cell]; found.partSamples += data.partSamples[cell]; }
+    }
+    return found;
+  }
+
+  function lines(first, last) {
+    const sum = sums(first, last), counted = sum.samples.toLocaleString("en");
+    const found = [`${timeText(first)} to ${timeText(last + 1)}`,
+      `${counted} sample${sum.samples === 1 ? "" : "s"}, ${amountText(sum.weight, data.unit)}`];
+    if (data.part && sum.weight > 0) {
+      found.push(`${data.name}: ${percentText(100 * sum.part / sum.weight)}, ` +
+        `${sum.partSamples.toLocaleString("en")} of the samples`);
+    }
+    return found;
+  }
+
+  const columnWidth = () => (width - LEFT - RIGHT) / data.columns;
+  const rowHeight = () => MAP_HEIGHT / data.rows;
+  const place = (cell) => ({ x: LEFT + Math.floor(cell / data.rows) * columnWidth(),
+    y: TOP + MAP_HEIGHT - (cell % data.rows + 1) * rowHeight() });
+
+  function paint() {
+    const dark = isDark(data.theme) ? 1 : 0;
+    colours = { ...data.themes[dark], shades: data.shades[dark] };
+    setColours(root, colours);
+    legend.replaceChildren();
+    colours.shades.forEach((shade) => { square(shade, 16); });
+    legend.append(` ${data.scale}\u2003`);
+    square(colours.background, 12).style.outline = `1px solid ${colours.grid}`;
+    legend.append(" no samples");
+    map = painted();
+    draw();
+  }
+
+  function square(colour, size) {
+    const made = element("i", legend, {});
+    made.style.cssText = `display:inline-block;width:${size}px;height:12px;vertical-align:-1px`;
+    made.style.background = colour;
+    return made;
+  }
+
+  /* The cells, a pixel each. */
+  function painted() {
+    const small = document.createElement("canvas");
+    [small.width, small.height] = [Math.max(data.columns, 1), data.rows];
+    const pixels = new ImageData(small.width, small.height);
+    const known = colours.shades.map((shade) => [1, 3, 5].map((i) => parseInt(shade.slice(i, i + 2), 16)));
+    for (let cell = 0; cell < data.cells; cell++) {
+      const level = data.levels[cell], column = Math.floor(cell / data.rows);
+      if (level !== NONE) {
+        const row = data.rows - 1 - cell % data.rows;
+        pixels.data.set([...known[level], 255], 4 * (row * data.columns + column));
+      }
+    }
+    small.getContext("2d").putImageData(pixels, 0, 0);
+    return small;
+  }
+
+  function resize() {
+    const ratio = window.devicePixelRatio || 1, height = TOP + MAP_HEIGHT + FOOT;
+    width = Math.max(stage.clientWidth, 300);
+    canvas.style.height = height + "px";
+    canvas.width = Math.round(width * ratio);
+    canvas.height = Math.round(height * ratio);
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    drawn = false;
+  }
+
+  function draw() {
+    if (!drawn) { drawn = true; requestAnimationFrame(drawNow); }
+  }
+
+  function drawNow() {
+    drawn = false;
+    const start = performance.now();
+    context.globalAlpha = 1;
+    context.fillStyle = colours.background;
+    context.fillRect(0, 0, width, TOP + MAP_HEIGHT + FOOT);
+    context.font = FONT;
+    axes();
+    context.imageSmoothingEnabled = false;
+    if (data.columns) { context.drawImage(map, LEFT, TOP, width - LEFT - RIGHT, MAP_HEIGHT); }
+    if (range) { veil(0, range[0] - 1); veil(range[1] + 1, data.cells - 1); outline(range); }
+    if (cursor !== null) {
+      const { x, y } = place(cursor);
+      context.strokeStyle = colours.ink;
+      context.lineWidth = 2;
+      context.strokeRect(x, y, columnWidth(), rowHeight());
+    }
+    root.dataset.drawn = (performance.now() - start).toFixed(2);
+  }
+
+  function axes() {
+    context.fillStyle = context.strokeStyle = colours.muted;
+    context.lineWidth = 1;
+    context.strokeRect(LEFT - 0.5, TOP - 0.5, width - LEFT - RIGHT + 1, MAP_HEIGHT + 1);
+    context.textBaseline = "middle";
+    context.textAlign = "right";
+    const column = data.cell * data.rows;
+    ticksOf(0, column, 5)[0].forEach((at) => {
+      const y = TOP + MAP_HEIGHT * (1 - at / column);
+      context.fillText(at ? spanText(at) : "0", LEFT - 7, Math.min(Math.max(y, 8), TOP + MAP_HEIGHT - 4));
+    });
+    if (!data.columns) { return; }
+    context.textBaseline = "top";
+    context.textAlign = "center";
+    const [marks, step] = ticksOf(data.start, timeOf(data.cells), Math.min(10, width / 90));
+    marks.forEach((at) => {
+      const x = LEFT + (at - data.start) / column * columnWidth();
+      context.fillRect(x, TOP + MAP_HEIGHT + 1, 1, 4);
+      context.fillText(`${at.toFixed(decimalsOf(step))} s`, Math.min(x, width - 26), TOP + MAP_HEIGHT + 8);
+    });
+  }
+
+  /* A range as boxes: part of a column, whole ones, part of a column. */
+  function boxes(first, last) {
+    if (first > last) { return []; }
+    const [a, b] = [Math.floor(first / data.rows), Math.floor(last / data.rows)];
+    const whole = (from, to, low, high) => [LEFT + from * columnWidth(),
+      TOP + MAP_HEIGHT - (high + 1) * rowHeight(), (to - from + 1) * columnWidth(),
+      (high - low + 1) * rowHeight()];
+    const top = data.rows - 1, low = first % data.rows, high = last % data.rows;
+    if (a === b) { return [whole(a, a, low, high)]; }
+    const found = [whole(a, a, low, top), whole(b, b, 0, high)];
+    if (b > a + 1) { found.push(whole(a + 1, b - 1, 0, top)); }
+    return found;
+  }
+
+  function veil(first, last) {
+    context.globalAlpha = 0.62;
+    context.fillStyle = colours.background;
+    boxes(first, last).forEach((box) => context.fillRect(...box));
+    context.globalAlpha = 1;
+  }
+
+  function outline([first, last]) {
+    const from = place(first), until = place(last), wide = columnWidth();
+    const bottom = TOP + MAP_HEIGHT, low = from.y + rowHeight();
+    const corners = from.x === until.x
+      ? [[from.x, low], [from.x, until.y], [from.x + wide, until.y], [from.x + wide, low]]
+      : [[from.x, low], [from.x, TOP], [until.x, TOP], [until.x, until.y], [until.x + wide, until.y],
+        [until.x + wide, bottom], [from.x + wide, bottom], [from.x + wide, low]];
+    context.strokeStyle = colours.ink;
+    context.lineWidth = 1.5;
+    context.beginPath();
+    corners.forEach((corner) => context.lineTo(...corner));
+    context.closePath();
+    context.stroke();
+  }
+
+  function cellAt(event) {
+    const box = canvas.getBoundingClientRect();
+    const column = Math.floor((event.clientX - box.left - LEFT) / columnWidth());
+    const row = Math.floor((TOP + MAP_HEIGHT - (event.clientY - box.top)) / rowHeight());
+    if (!grip && (column < 0 || column >= data.columns || row < 0 || row >= data.rows)) { return null; }
+    const within = (value, most) => Math.min(Math.max(value, 0), most - 1);
+    return within(column, data.columns) * data.rows + within(row, data.rows);
+  }
+
+  /* Shows a range; `tell`: the kernel hears of it, once it rests. */
+  function choose(found, tell = true) {
+    range = found && [Math.min(...found), Math.max(...found)];
+    chosen.textContent = range ? lines(...range).join(" \u00b7 ") : "";
+    all.disabled = !range;
+    draw();
+    if (!tell) { return; }
+    clearTimeout(later);
+    later = setTimeout(() => {
+      model.set("selected", range ? [timeOf(range[0]), timeOf(range[1] + 1)] : []);
+      model.save_changes();
+    }, 150);
+  }
+
+  /* What the kernel has selected, shown. */
+  function follow() {
+    const [from, until] = model.get("selected") || [];
+    if (from === undefined) { choose(null, false); return; }
+    const cell = (at, round) => Math.min(Math.max(
+      round((at - data.start) / data.cell), 0), data.cells - 1);
+    choose([cell(from, (x) => Math.floor(x + 1e-6)), cell(until, (x) => Math.ceil(x - 1e-6) - 1)], false);
+  }
+
+  function tipAt(event, cell) {
+    tip.hidden = cell === null;
+    if (cell === null) { return; }
+    tip.textContent = lines(cell, cell).join("\n");
+    const box = stage.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
+    tip.style.left = Math.max(0, Math.min(x + 14, width - tip.offsetWidth - 2)) + "px";
+    tip.style.top = (y > MAP_HEIGHT - 60 ? y - tip.offsetHeight - 8 : y + 18) + "px";
+  }
+
+  canvas.addEventListener("pointerdown", (event) => {
+    const cell = event.button === 0 ? cellAt(event) : null;
+    if (cell === null) { return; }
+    grip = { x: event.clientX, y: event.clientY, moved: event.shiftKey };
+    if (!event.shiftKey) { anchor = cell; }
+    cursor = cell;
+    if (event.shiftKey) { choose([anchor, cell], false); }
+    canvas.setPointerCapture(event.pointerId);
+    tip.hidden = true;
+    draw();
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    const cell = data.cells ? cellAt(event) : null;
+    if (!grip) { tipAt(event, cell); return; }
+    grip.moved = grip.moved || Math.abs(event.clientX - grip.x) + Math.abs(event.clientY - grip.y) > 4;
+    if (grip.moved) { cursor = cell; choose([anchor, cell], false); }
+  });
+  canvas.addEventListener("pointerup", () => {
+    if (!grip) { return; }
+    if (grip.moved) { choose([anchor, cursor]); } else { chooseColumn(); }
+    grip = null;
+    canvas.focus({ preventScroll: true });
+  });
+  canvas.addEventListener("pointerleave", () => { tip.hidden = true; });
+
+  function chooseColumn() {
+    const first = cursor - cursor % data.rows;
+    choose([first, first + data.rows - 1]);
+  }
+
+  function step(by, extend) {
+    const from = cursor === null ? 0 : cursor, to = from + by;
+    if (cursor === null || !extend) { anchor = cursor === null ? 0 : Math.min(Math.max(to, 0), data.cells - 1); }
+    cursor = cursor === null && !extend ? 0 : Math.min(Math.max(to, 0), data.cells - 1);
+    if (extend) { choose([anchor, cursor]); }
+    said.textContent = (extend ? lines(...range) : lines(cursor, cursor)).join(", ");
+    draw();
+  }
+
+  root.addEventListener("keydown", (event) => {
+    event.stopPropagation(); // notebooks have keys of their own
+    if (event.target !== canvas || event.altKey || !data.cells) { return; }
+    const moves = { ArrowUp: 1, ArrowDown: -1, ArrowRight: data.rows, ArrowLeft: -data.rows,
+      Home: -data.cells, End: data.cells };
+    const everything = event.key === "a" && (event.ctrlKey || event.metaKey);
+    if (moves[event.key]) { step(moves[event.key], event.shiftKey);
+    } else if (event.key === "Enter" && cursor !== null) { chooseColumn();
+    } else if (event.key === "Escape") { choose(null);
+    } else if (everything) { choose([0, data.cells - 1]);
+    } else { return; }
+    event.preventDefault();
+  });
+
+  const watch = new ResizeObserver(() => { resize(); draw(); });
+  watch.observe(stage);
+  const scheme = matchMedia("(prefers-color-scheme: dark)");
+  scheme.addEventListener("change", paint);
+  model.on("change:selected", follow);
+  resize();
+  paint();
+  follow();
+  return () => {
+    clearTimeout(later);
+    watch.disconnect();
+    scheme.removeEventListener("change", paint);
+    model.off("change:selected", follow);
+    root.remove();
+  };
+}
+
+async function open(model, host) { return heat(await asked(model, "cells", cellsOf), host, model); }
+
+function initialize({ model }) { return standIn(model, (host) => open(model, host)); }
+
+async function render({ model, el }) { return open(model, el); }
+
+export default { initialize, render };
