@@ -40,6 +40,8 @@ _TOKEN = re.compile(
     r"(?P<what>\(\)|\[\]|->\*?|<=>|<<=?|>>=?|[<>]=?|\"\" ?\w+|[^\w\s(<]{1,2}| (?=\w)|(?=\b))"
 )
 _PLAIN = re.compile(r"([\w:~$.]+)\([^][<>(){}]*\)(?: const)?")
+# libiberty, and so perf, keeps the brackets that close template arguments apart
+_CLOSINGS = re.compile(r"(?<!operator)>(?=>)")
 _TAIL = re.compile(r"( const| volatile| &&?|\[abi:[^\]]*\]| \(\.[^)]*\))*$")
 
 
@@ -64,6 +66,8 @@ def demangle(name: str) -> str:
         return _rust(readable) + at + version
     if mangled.startswith("_Z") and not mangled.startswith(("_ZT", "_ZG")):
         readable = _without_parameters(readable)
+    if ">>" in readable and mangled.startswith("_Z"):
+        readable = _CLOSINGS.sub("> ", readable)
     return _lambdas(readable) + at + version
 
 

@@ -105,6 +105,7 @@ class AddressSpaces:
         pid = mmap["pid"].astype(np.int64)
         user = ((mode == _UNKNOWN_MODE) | (mode == _USER_MODE)) & (pid >= 0)
         self._rows_of: list[list[int]] = []
+        self._executed: dict[int, int] = {}
         self._built: dict[int, Maps] = {}
         lives = _lives(np.unique(pid[user]), comm, fork)
         self._assign(lives, pid, np.flatnonzero(user & (self._end > self._start)))
@@ -138,6 +139,7 @@ class AddressSpaces:
                 inherited = parent.epoch_at(life.time)
                 if inherited >= 0 and life.rows:
                     base = [row for row in self._rows_of[inherited] if self._time[row] <= life.time]
+            replaced = current.get(life.pid) if life.parent is None else None
             current[life.pid] = life
             if not life.rows:
                 # a child that maps nothing shares its parent's epoch, and the names found there
@@ -147,6 +149,9 @@ class AddressSpaces:
             life.cuts.append(life.time)
             life.epochs.append(-1)
             self._cut(life, base)
+            if replaced is not None and replaced.epoch_at(life.time) >= 0:
+                old = replaced.epoch_at(life.time)
+                self._executed |= dict.fromkeys(life.epochs, old)
 
     def _new(self, rows: list[int]) -> int:
         self._rows_of.append(rows)
@@ -227,7 +232,29 @@ class AddressSpaces:
     def find(
         self, epoch: NDArray[np.int32], address: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-        """The map record of each (epoch, address), -1 where none is, and the file offset."""
+        """The map record of each (epoch, address), -1 where none is, and the file offset.
+
+        The address that called exec is one of the program before: what the new one does not map
+        is looked for there. perf keeps old maps until new ones hide them, with the same effect.
+        """
+        row, offset = self._find(epoch, address)
+        lost = np.flatnonzero((row < 0) & (epoch >= 0))
+        lost = lost[self._before[epoch[lost]] >= 0] if len(lost) else lost
+        if len(lost):
+            row[lost], offset[lost] = self._find(self._before[epoch[lost]], address[lost])
+        return row, offset
+
+    @cached_property
+    def _before(self) -> NDArray[np.int32]:
+        """For each epoch the last one of the program before the exec, -1 for none."""
+        before = np.full(len(self._rows_of), -1, np.int32)
+        before[[*self._executed]] = [*self._executed.values()]
+        return before
+
+    def _find(
+        self, epoch: NDArray[np.int32], address: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Without what was before an exec."""
         if not self._rows_of:
             return np.full(len(address), -1, np.int64), address
         flat = self._flat

@@ -194,3 +194,41 @@ def test_speed_with_many_processes_and_samples() -> None:
     took = time.perf_counter() - begin
     assert (epochs[when % np.uint64(100) > 40] >= 0).all()
     assert took < 3
+
+
+@settings(max_examples=150)
+@given(events)
+def test_columns_are_found_as_one_by_one(happened: list[Event]) -> None:
+    for i, event in enumerate(happened):
+        event.time = 10 * (i + 1)
+    spaces = spaces_of(happened)
+    pages = np.arange(20, dtype=np.uint64) * np.uint64(PAGE) + np.uint64(5)
+    epochs = np.repeat(np.arange(-1, len(spaces), dtype=np.int32), len(pages))
+    address = np.tile(pages, len(spaces) + 1)
+    row, offset = spaces._find(epochs, address)
+    for epoch in range(-1, len(spaces)):
+        mine = epochs == epoch
+        maps = spaces.maps(epoch)
+        at = maps.find(pages)
+        held = at >= 0
+        assert (row[mine] >= 0).tolist() == held.tolist()
+        assert row[mine][held].tolist() == maps.row[at[held]].tolist()
+        expected = pages[held] - maps.start[at[held]] + maps.pgoff[at[held]]
+        assert offset[mine][held].tolist() == expected.tolist()
+    # what is found at once stays so; what is not may be of the program before an exec
+    whole, _ = spaces.find(epochs, address)
+    assert (whole[row >= 0] == row[row >= 0]).all()
+
+
+def test_the_address_that_called_exec_has_its_name() -> None:
+    """As long as the new program maps nothing there."""
+    happened = [
+        Event(10, "mmap", 1, page=1, pages=4),
+        Event(20, "exec", 1),
+        Event(30, "mmap", 1, page=3, pages=4, file=1),
+    ]
+    spaces = spaces_of(happened)
+    epoch = spaces.epoch_of(np.full(3, 1, np.int32), np.full(3, 40, np.uint64))
+    row, offset = spaces.find(epoch, np.array([1, 3, 9], np.uint64) * np.uint64(PAGE))
+    assert row.tolist() == [0, 1, -1]
+    assert offset[:2].tolist() == [0, 0]
