@@ -46,7 +46,7 @@ def answers(data: bytes) -> None:
     """From the bytes to the report and the folded stacks, by way of the names."""
     _INPUT.write_bytes(data)
     with suppress(FileError):
-        recording = open_recording(_INPUT)
+        recording = open_recording(_INPUT, cache=False)
         repr(recording)
         _columns(recording.samples)
         _columns(recording.events)

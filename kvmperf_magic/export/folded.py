@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from kvmperf_magic.profile.groups import whole_numbers
 from kvmperf_magic.profile.profile import Profile
 from kvmperf_magic.profile.tree import CallTree, build_tree
 
@@ -27,7 +28,7 @@ def folded(profile: Profile) -> str:
     above = [name + ";" for name in names]
     paths = [""] * (int(tree.depth[-1]) + 1)  # by depth, of the node that is walked through
     parts: list[str] = []
-    columns = (tree.depth, tree.name.codes, np.rint(tree.self).astype(np.int64))
+    columns = (tree.depth, tree.name.codes, whole_numbers(tree.self))
     inner = np.zeros(len(tree), np.bool_)
     inner[tree.parent[1:]] = True
     # names that are told apart by an unsafe letter alone

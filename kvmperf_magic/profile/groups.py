@@ -64,6 +64,11 @@ def sums(
     return np.bincount(index, weight, minlength=length).astype(np.float64, copy=False)
 
 
+def whole_numbers(sums: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Sums of periods as integers; what a damaged file sums up to beyond is held at the largest."""
+    return np.rint(np.minimum(sums, 2.0**63 - 1024)).astype(np.int64)
+
+
 def group_rows(columns: Sequence[NDArray[np.integer]], length: int) -> Groups:
     """Groups equal rows of several integer columns of `length` rows; no column is one group."""
     if not columns:
