@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 from kvmperf_magic.errors import QueryError
 from kvmperf_magic.exporting import TABLE_FORMATS, format_of
 from kvmperf_magic.files import written
+from kvmperf_magic.frontend import in_notebook
 from kvmperf_magic.guests.discovery import machines
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.modes import MODES
@@ -25,8 +26,10 @@ from kvmperf_widgets.timeline import ShareLine, ShareLines
 from kvmperf_widgets.tree import Tree
 
 if TYPE_CHECKING:
+    from kvmperf_magic.heatmap import RecordingHeatMap
     from kvmperf_magic.profile.diff import Diff
     from kvmperf_magic.profile.difftree import DiffTree
+    from kvmperf_magic.profile.profile import Profile
     from kvmperf_magic.profile.report import Report
     from kvmperf_magic.recording import Recording
 
@@ -156,11 +159,19 @@ def swing(views: Mapping[str, Recording], symbol: str, buckets: int = 60) -> Sha
 
 
 class ReportView(TableAnswer):
-    """A report and its flame graph. `.table` and `.flamegraph` are the things themselves."""
+    """A report, its flame graph and, where asked for, a heat map of time, whose selection both
+    follow in a live notebook. `.table`, `.flamegraph` and `.heatmap` are the things themselves."""
 
-    def __init__(self, recording: Recording, report: Report) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        reported: Callable[[Profile], Report],
+        heatmap: RecordingHeatMap | None = None,
+    ) -> None:
         self.recording = recording
-        self.report = report
+        self.heatmap = heatmap
+        self.report = reported(recording.profile)
+        self._reported = reported
 
     @property
     def table(self) -> Table:
@@ -189,7 +200,18 @@ class ReportView(TableAnswer):
 
     def parts(self) -> Sequence[Any]:
         warnings = [f"warning: {w}" for w in self.recording.warnings]
-        return [*([Lines(warnings)] if warnings else []), self.flamegraph, self.report]
+        shown = [] if self.heatmap is None else [self.heatmap]
+        said = [Lines(warnings)] if warnings else []
+        return [*shown, *said, self.flamegraph, self.report]
+
+    def _ipython_display_(self) -> None:
+        if self.heatmap is None or not in_notebook():
+            super()._ipython_display_()
+            return
+        from IPython.display import display
+
+        display(self.heatmap.explore())
+        self.heatmap.link(lambda selection: ReportView(selection, self._reported))
 
 
 WIDTHS = ("after", "before", "max", "common")

@@ -157,6 +157,15 @@ class KvmMagics(Magics):
         ),
         argument("--no-children", action="store_true", help="sort by self, not with children"),
         argument("--percent-limit", type=float, default=0.0, metavar="PERCENT", help="hide below"),
+        argument(
+            "--heatmap",
+            nargs="?",
+            const=True,
+            default=False,
+            metavar="SYMBOL",
+            help="when samples fell, or this symbol's share, a name or /regex/: a range dragged "
+            "over it is what the rest shows",
+        ),
         args.export_option(SUFFIXES),
         args.FILTER_OPTIONS,
         args.SYMBOL_OPTIONS,
@@ -168,6 +177,7 @@ class KvmMagics(Magics):
         %kvm_report                             the newest recording of this folder
         %kvm_report perf.data.guest
         %kvm_report rec --modes guest --sort symbol
+        %kvm_report rec --heatmap               and when, by second and the offset within it
         p = %kvm_report perf.data.guest         p.table, p.flamegraph.search("lock")
         %kvm_report --export web1.pb.gz         for pprof; the suffix says the format
         """
@@ -179,6 +189,7 @@ class KvmMagics(Magics):
             sort=given.sort,
             modes=args.modes_argument(given),
             event=given.event,
+            heatmap=given.heatmap,
             order="self" if given.no_children else "children",
             percent_limit=given.percent_limit,
         )

@@ -39,6 +39,7 @@ DEFAULT_OUTPUTS = {
 
 if TYPE_CHECKING:
     from kvmperf_magic.answers import ReportView
+    from kvmperf_magic.heatmap import RecordingHeatMap
     from kvmperf_magic.profile.profile import Profile
     from kvmperf_magic.profile.timeline import Timeline
     from kvmperf_widgets.flame import FlameGraph
@@ -294,16 +295,20 @@ class Recording(Exporting):
         sort: Sequence[str] | str = ("comm", "dso", "symbol"),
         modes: str | Iterable[str] | None = None,
         event: str | None = None,
+        heatmap: str | bool = False,
         **options: Any,
     ) -> ReportView:
         """Overhead by any of comm pid tid cpu dso symbol mode machine vcpu event, self and with
-        children; `options` are those of `profile.report.report`. Displays with a flame graph."""
+        children; `options` are those of `profile.report.report`. Displays with a flame graph, and
+        with a heat map of all samples (`heatmap=True`) or of a symbol's share."""
         from kvmperf_magic.answers import ReportView
         from kvmperf_magic.profile.report import report
 
         keys = tuple(k.strip() for k in sort.split(",")) if isinstance(sort, str) else tuple(sort)
         view = self.answerable(modes, event)
-        return ReportView(view, report(view.profile, sort=keys, **options))
+        symbol = None if heatmap is True else heatmap
+        shown = self.heatmap(symbol, modes, event) if symbol is not False else None
+        return ReportView(view, partial(report, sort=keys, **options), shown)
 
     def flamegraph(
         self,
@@ -328,6 +333,21 @@ class Recording(Exporting):
         from kvmperf_magic.profile.timeline import timeline
 
         return timeline(self.answerable(modes, event).profile, symbol, **options)
+
+    def heatmap(
+        self,
+        symbol: str | None = None,
+        modes: str | Iterable[str] | None = None,
+        event: str | None = None,
+        **options: Any,
+    ) -> RecordingHeatMap:
+        """When the samples fell, or with `symbol` (as `timeline()` takes it) what share of them
+        is its: a column a second, a cell a slice of it. A range of it is a recording: `.range(
+        from, until)`, or dragged over with `.explore()`. `options`: see `heatmap.heatmap`."""
+        from kvmperf_magic.heatmap import heatmap
+
+        first = self._source.decoded.profile.time[:1].tolist()
+        return heatmap(self.answerable(modes, event), symbol, *first, **options)
 
     def summary(self) -> Table:
         """What is in it, a line each."""

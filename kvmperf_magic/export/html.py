@@ -13,16 +13,15 @@ _ROWS = 60
 
 
 def page(view: ReportView) -> str:
-    """The flame graph, the table and how complete the recording is."""
+    """The pictures, the table and how complete the recording is."""
     report, recording = view.report, view.recording
     about = recording.summary()
     head = report.table[:_ROWS]
     shown = report.shown
-    built = (
-        Page(f"{recording.name}: where the time went")
-        .table(about.columns, [about[c].tolist() for c in about.columns], len(about))
-        .picture(view.flamegraph)
-        .paragraph(report.headline)
-        .table(shown, [head[c].tolist() for c in shown], len(report.table), bars=report.bars)
-    )
+    built = Page(f"{recording.name}: where the time went")
+    built.table(about.columns, [about[c].tolist() for c in about.columns], len(about))
+    if view.heatmap is not None:
+        built.picture(view.heatmap)
+    built.picture(view.flamegraph).paragraph(report.headline)
+    built.table(shown, [head[c].tolist() for c in shown], len(report.table), bars=report.bars)
     return built.html()

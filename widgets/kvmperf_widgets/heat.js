@@ -76,7 +76,8 @@ function heat(data, host, model) {
   function lines(first, last) {
     const sum = sums(first, last), counted = sum.samples.toLocaleString("en");
     const found = [`${timeText(first)} to ${timeText(last + 1)}`,
-      `${counted} sample${sum.samples === 1 ? "" : "s"}, ${amountText(sum.weight, data.unit)}`];
+      `${counted} sample${sum.samples === 1 ? "" : "s"}` +
+        (data.unit === "samples" ? "" : `, ${amountText(sum.weight, data.unit)}`)];
     if (data.part && sum.weight > 0) {
       found.push(`${data.name}: ${percentText(100 * sum.part / sum.weight)}, ` +
         `${sum.partSamples.toLocaleString("en")} of the samples`);

@@ -132,7 +132,9 @@ class HeatMap(Picture):
         counted = f"{samples:,} sample{'s' if samples != 1 else ''}"
         lines = [
             f"{self.time_words(first)} to {self.time_words(last)}",
-            f"{counted}, {weight(total, self.unit or 'events')}",
+            counted
+            if self.unit == "samples"
+            else f"{counted}, {weight(total, self.unit or 'events')}",
         ]
         if self.part is not None and self.part_samples is not None and total > 0:
             mine = float(self.part.reshape(-1)[here].sum())

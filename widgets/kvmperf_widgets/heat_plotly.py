@@ -109,6 +109,8 @@ def _template(heat: HeatMap) -> str:
         share = f"{_literal(heat.name)}: %{{z:.4~g}} %"
         counts = "%{customdata[0]:,} of %{customdata[1]:,} samples"
         return f"{where}{share}<br>{counts}<extra></extra>"
+    if heat.unit == "samples":
+        return f"{where}%{{customdata:,}} samples<extra></extra>"
     unit = _literal(heat.unit or "events")
     words = unit.split()
     value = " ".join(["%{z:.4~s}s", *words[:-1]]) if _is_time(heat) else "%{z:.4~s} " + unit

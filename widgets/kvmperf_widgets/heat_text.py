@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _SHADES = "·░▒▓█"
-_LINES = 10
+_LINES, _FEWEST = 10, 4
 _LABEL = 9  # columns beside the map
 
 
@@ -42,7 +42,11 @@ def heat_text(heat: HeatMap, width: int | None = None) -> str:
 
 def _smaller(heat: HeatMap, width: int) -> HeatMap:
     """Cells put together until they fit into as many characters and lines."""
-    along, up = math.ceil(heat.columns / width), math.ceil(heat.rows / _LINES)
+    along = math.ceil(heat.columns / width)
+    least = math.ceil(heat.rows / _LINES)
+    # equally many cells in every line, where that leaves enough lines
+    even = [up for up in range(least, heat.rows // _FEWEST + 1) if heat.rows % up == 0]
+    up = (even or [least])[0]
 
     def summed(cells: ArrayLike | None) -> NDArray[np.float64] | None:
         if cells is None:
