@@ -123,6 +123,8 @@ class Profile:
 
     def select(self, rows: Any) -> Profile:
         """The samples a mask, slice or index array chooses; stacks and frames are shared."""
+        if isinstance(rows, np.ndarray) and rows.dtype == np.bool_ and rows.all():
+            return self
         columns: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)

@@ -75,6 +75,7 @@ class ElfImage:
 
     def __init__(self, source: str | Path | bytes) -> None:
         self._source = source
+        self._string_tables: dict[int, bytes] = {}
         self.path = "memory" if isinstance(source, bytes) else str(source)
         try:
             with self._open() as file:
@@ -200,7 +201,11 @@ class ElfImage:
         link = section.link
         if not 0 < link < len(self.sections):
             return b"\0"
-        return self.content(self.sections[link]) + b"\0"
+        found = self._string_tables.get(link)
+        if found is None:
+            found = self.content(self.sections[link])
+            found = self._string_tables[link] = found if found.endswith(b"\0") else found + b"\0"
+        return found
 
     def _raw(self, section: Section) -> _Raw:
         """The symbols of one table that perf counts."""
@@ -336,7 +341,8 @@ class _Raw:
 
 
 def _table(parts: list[_Raw]) -> SymbolTable:
-    strings = b"".join(p.strings for p in parts)
+    named = [p.strings for p in parts if p.strings]
+    strings = named[0] if len(named) == 1 else b"".join(named)
     base = np.cumsum([0, *(len(p.strings) for p in parts)])
     start = np.concatenate([np.zeros(0, np.uint64), *(p.value for p in parts)])
     size = np.concatenate([np.zeros(0, np.uint64), *(p.size for p in parts)])
