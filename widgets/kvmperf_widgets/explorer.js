@@ -383,12 +383,13 @@ function explore(data, host, theme) {
   canvas.addEventListener("pointerleave", () => { if (!grip) { show(null); } });
   root.addEventListener("keydown", (event) => {
     const key = event.key;
-    event.stopPropagation(); // notebooks have keys of their own
+    if (event.ctrlKey || event.metaKey || event.altKey) { return; }
+    event.stopPropagation(); // notebooks have plain keys of their own
     if (event.target === search) {
       if (key === "Escape" || key === "Enter") { canvas.focus(); }
       return;
     }
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") { return; }
+    if (event.target.tagName === "SELECT") { return; }
     const acts = { "/": () => { search.focus(); search.select(); }, r: reset, s: () => sandwich(),
       i: () => toggles.icicle.click(), v: () => toggles.reversed.click(), c: () => toggles.collapsed.click(),
       "+": () => scale(0.6), "-": () => scale(1 / 0.6), Escape: () => zoomTo({ half: halves[0], node: 0 }) };

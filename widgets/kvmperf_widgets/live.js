@@ -51,7 +51,8 @@ function standIn(model, open) {
   const id = model.get("picture");
   let ended = false, end = null;
   const look = async () => {
-    const plot = Array.from(document.querySelectorAll(".js-plotly-plot")).find(
+    // in an output of a cell, whatever the front end: plotly lays copies elsewhere for images
+    const plot = Array.from(document.querySelectorAll("[class*=output i] .js-plotly-plot")).find(
       (one) => one.layout && one.layout.meta && one.layout.meta.kvmperf === id && !one.kvmpExplored);
     if (!plot || ended) { return; }
     plot.kvmpExplored = true;
