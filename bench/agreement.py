@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 
@@ -66,3 +67,7 @@ def agreement(path: str) -> str:
         reasons[_why(line)] += count
     text += [f"  {count / total:.2%} {reason}" for reason, count in reasons.most_common()]
     return "\n".join(text)
+
+
+if __name__ == "__main__":
+    print(agreement(sys.argv[1]))

@@ -15,7 +15,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.agreement import agreement
 from bench.load import mixed_load
 from kvmperf_magic.sampler.options import SamplerOptions
 from kvmperf_magic.sampler.process import SamplerProcess
@@ -66,6 +65,13 @@ def _python(code: str, path: str, *, cache: bool = False) -> list[str]:
     return [sys.executable, "-c", code.format(cache=cache), path]
 
 
+def _printed(*arguments: str) -> str:
+    """What a Python process prints. This one stays small: the peak memory that wait4() tells of a
+    child is never less than its parent's."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def reading_speed(folder: Path) -> None:
     """Records a file with callchains, then prints what it takes to read it."""
     path = str(folder / "reading.data")
@@ -79,7 +85,7 @@ def reading_speed(folder: Path) -> None:
     _folding(path, ours)
     _cache(path)
     _stages(path)
-    print(f"\n{agreement(path)}")
+    print(f"\n{_printed('-m', 'bench.agreement', path)}", end="")
     _linearity(folder, path, samples)
 
 
@@ -95,9 +101,8 @@ def _record(path: str, seconds: float) -> int:
     )
     with mixed_load(), SamplerProcess.start(options) as process:
         process.wait()
-    from kvmperf_magic.perfdata.reader import read
-
-    return len(read(path).samples)
+    code = "from kvmperf_magic.perfdata.reader import read; import sys"
+    return int(_printed("-c", f"{code}; print(len(read(sys.argv[1]).samples))", path))
 
 
 def _line(what: str, cost: Cost, base: Cost | None = None) -> None:
@@ -150,15 +155,16 @@ def _cache(path: str) -> None:
 
 def _stages(path: str) -> None:
     """Where the time of a process that does everything goes."""
-    command = [sys.executable, "-m", "bench.stages", path]
-    print(subprocess.run(command, capture_output=True, text=True, check=True).stdout, end="")
+    print(_printed("-m", "bench.stages", path), end="")
 
 
 def _linearity(folder: Path, path: str, samples: int) -> None:
     print(f"\n{'samples':>10} {'flat s':>8} {'us each':>8} {'all s':>8} {'us each':>8} {'MB':>6}")
     for size in _SIZES:
         cut = str(folder / "cut.data")
-        count = _sized(path, cut, size, samples)
+        code = "from bench.reading import sized; import sys; a = sys.argv"
+        code += "; print(sized(a[1], a[2], int(a[3]), int(a[4])))"
+        count = int(_printed("-c", code, path, cut, str(size), str(samples)))
         flat, everything = (_best([_run(_python(c, cut)) for _ in range(2)]) for c in (_FLAT, _ALL))
         each = [1e6 * cost.wall / count for cost in (flat, everything)]
         print(
@@ -167,7 +173,7 @@ def _linearity(folder: Path, path: str, samples: int) -> None:
         )
 
 
-def _sized(path: str, cut: str, wanted: int, samples: int) -> int:
+def sized(path: str, cut: str, wanted: int, samples: int) -> int:
     """A file of about so many samples: the first records of `path`, or its data several times."""
     from kvmperf_magic.perfdata.abi import FILE_HEADER_SIZE, RecordType
     from kvmperf_magic.perfdata.walk import walk
