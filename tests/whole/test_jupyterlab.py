@@ -1,0 +1,105 @@
+"""The explorer in a real JupyterLab: alive in the page, a picture in the saved notebook."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from kvmperf_widgets.picture import PLOTLY
+
+pytestmark = [pytest.mark.chromium, pytest.mark.timeout(240)]
+CELL = """%load_ext kvmperf_magic
+from kvmperf_magic import demo
+demo.replay("both").flamegraph().explore()"""
+WAIT = 40_000  # ms
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[str]:
+    """The address of a JupyterLab of this environment, of one test."""
+    pytest.importorskip("jupyterlab")
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    folders = {
+        f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "DATA", "RUNTIME")
+    }
+    paths = os.pathsep.join(p for p in sys.path if p)
+    environment = {**os.environ, **folders, "HOME": str(tmp_path), "PYTHONPATH": paths}
+    options = [f"--port={port}", "--no-browser", "--allow-root", "--ServerApp.token="]
+    options += ["--ServerApp.password=", f"--ServerApp.root_dir={tmp_path}"]
+    command = [sys.executable, "-m", "jupyterlab", *options]
+    with (
+        (tmp_path / "lab.log").open("w") as log,
+        subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment, start_new_session=True
+        ) as server,
+    ):
+        address = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(120):
+                try:
+                    urllib.request.urlopen(f"{address}/api", timeout=5).close()
+                    break
+                except OSError:
+                    time.sleep(0.5)
+            yield address
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+
+
+@pytest.fixture
+def page() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(path for path in map(shutil.which, names) if path)
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        made = browser.new_page(viewport={"width": 1300, "height": 900})
+        made.set_default_timeout(WAIT)
+        yield made
+        browser.close()
+
+
+def test_the_explorer_lives_in_the_page_and_the_picture_in_the_file(
+    lab: str, page: Any, tmp_path: Path
+) -> None:
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+    book.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(book, tmp_path / "live.ipynb")
+    page.goto(f"{lab}/lab/tree/live.ipynb")
+    page.get_by_text("| Idle").wait_for()
+    page.locator(".jp-Cell .cm-content").first.click()
+    page.wait_for_timeout(1000)  # a key right after the click may be lost
+    page.keyboard.press("Control+Enter")
+    canvas = page.locator(".kvmp-x canvas")
+    canvas.first.wait_for()
+    page.wait_for_timeout(2000)  # whatever else the front end makes of the figure
+    assert canvas.count() == 1
+    assert not page.locator(".js-plotly-plot").is_visible()  # its place is taken
+    assert "guest-user" in str(page.locator(".kvmp-x").text_content())
+    page.locator(".kvmp-x input").fill("ticket_spin_lock")
+    assert "% matched" in str(page.locator(".kvmp-x-found").text_content())
+
+    page.keyboard.press("Control+s")
+    for _ in range(60):
+        saved = nbformat.read(tmp_path / "live.ipynb", as_version=4)
+        if saved.cells[0].get("outputs"):
+            break
+        page.wait_for_timeout(500)
+    data = saved.cells[0].outputs[-1].data
+    assert {PLOTLY, "image/svg+xml", "text/plain"} <= set(data)
+    assert "widget-view" not in str(data)
+    assert (tmp_path / "live.ipynb").stat().st_size < 400_000
