@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 from kvmperf_magic.errors import KvmperfError, QueryError
 from kvmperf_magic.profile.heat import Heat, heat
 from kvmperf_widgets.heat import HeatMap
+from kvmperf_widgets.picture import PLOTLY, Picture
 
 if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
+
     from kvmperf_magic.recording import Recording
     from kvmperf_widgets.heat_explorer import HeatExplorer
 
@@ -160,7 +163,7 @@ class Linked:
         parts = [Blank()] * (len(self._handles) - len(parts)) + parts[-len(self._handles) :]
         for handle, part in zip(self._handles, parts, strict=True):
             if handle is not None:  # plain Python has shown it and cannot change it
-                handle.update(part)
+                _renew(handle, part)
 
     def _parts(self, view: Recording) -> list[Any]:
         from kvmperf_magic.answers import Lines, View
@@ -170,6 +173,18 @@ class Linked:
         except KvmperfError as error:  # of a range without samples, say
             return [Lines([str(error)])]
         return list(found.parts()) if isinstance(found, View) else [found]
+
+
+def _renew(handle: DisplayHandle, part: Any) -> None:
+    """Shows `part` in the place of what was there. JupyterLab's renderer of plotly keeps the
+    figure it has: only another kind of output in between makes room for a new one."""
+    if isinstance(part, Picture):
+        bundle = part._repr_mimebundle_()
+        still = {mime: shown for mime, shown in bundle.items() if mime != PLOTLY}
+        handle.update(still, raw=True)
+        handle.update(bundle, raw=True)
+    else:
+        handle.update(part)
 
 
 class Blank:

@@ -19,6 +19,7 @@ from kvmperf_magic.answers import ReportView
 from kvmperf_magic.errors import QueryError
 from kvmperf_magic.recorder import Recorder
 from kvmperf_magic.recording import Recording
+from kvmperf_widgets.picture import PLOTLY
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +108,16 @@ def test_linked_answers_are_shown_again_in_their_place(
         heat.select()
     shown = first.outputs
     updates = [one for one in second.outputs if one.update]
-    assert len(updates) == len(second.outputs) == len(shown) >= 2
+    assert len(updates) == len(second.outputs)
     ids = [one.transient["display_id"] for one in shown]
-    assert [one.transient["display_id"] for one in updates] == ids
+    assert list(dict.fromkeys(one.transient["display_id"] for one in updates)) == ids
+    # JupyterLab shows no second plotly figure in the place of a first
+    flames = [PLOTLY in one.data for one in updates if "image/svg+xml" in one.data]
+    assert flames == [False, True]
     samples = len(both.filter(time=(1.0, 1.5)))
     assert f"{samples:,} samples" in updates[-1].data["text/plain"]
-    assert len(third.outputs) == len(shown)
+    assert {one.transient["display_id"] for one in third.outputs} == set(ids)
+    assert len(third.outputs) == len(updates)  # not once more after the end
 
 
 def test_the_magic_shows_it_above_the_flame_graph(
@@ -156,7 +161,7 @@ def test_a_guest_that_changes_its_mind_is_seen_in_that_second(tmp_path: Path) ->
         )  # fmt: skip
         with recorder:
             begun = time.monotonic()
-            time.sleep(5.5)
+            time.sleep(5.3)
             leap = time.monotonic() - begun  # in the sixth second, give or take a start
             vm.phase = "lock"
             time.sleep(5.0)
@@ -171,7 +176,7 @@ def test_a_guest_that_changes_its_mind_is_seen_in_that_second(tmp_path: Path) ->
     assert len(after) > 20
     assert np.median(before) < 10
     assert np.median(after) > 60
-    hot = heat.part.sum(axis=1) > 0.15 * heat.weight.sum(axis=1)
+    hot = heat.part.sum(axis=1) > 0.05 * heat.weight.sum(axis=1)
     assert np.flatnonzero(hot)[0] == int(leap)  # columns are seconds, and this is the one
     heat.select(0, int(leap))
     assert "__ticket_spin_lock" not in set(heat.selection.report(sort="symbol").table["symbol"][:3])

@@ -1,8 +1,9 @@
-"""The explorer in a real JupyterLab: alive in the page, a picture in the saved notebook."""
+"""Live pictures in a real JupyterLab: alive in the page, pictures in the saved notebook."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -23,6 +24,10 @@ pytestmark = [pytest.mark.chromium, pytest.mark.timeout(240)]
 CELL = """%load_ext kvmperf_magic
 from kvmperf_magic import demo
 demo.replay("both").flamegraph().explore()"""
+HEAT_CELL = """%load_ext kvmperf_magic
+from kvmperf_magic import demo
+rec = demo.replay("both")
+%kvm_report rec --heatmap /lock/ --sort symbol"""
 WAIT = 40_000  # ms
 
 
@@ -73,17 +78,33 @@ def page() -> Iterator[Any]:
         browser.close()
 
 
-def test_the_explorer_lives_in_the_page_and_the_picture_in_the_file(
-    lab: str, page: Any, tmp_path: Path
-) -> None:
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+def run(lab: str, page: Any, path: Path, cell: str) -> None:
+    """Opens a notebook of this cell and runs it."""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
     book.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(book, tmp_path / "live.ipynb")
-    page.goto(f"{lab}/lab/tree/live.ipynb")
+    nbformat.write(book, path)
+    page.goto(f"{lab}/lab/tree/{path.name}")
     page.get_by_text("| Idle").wait_for()
     page.locator(".jp-Cell .cm-content").first.click()
     page.wait_for_timeout(1000)  # a key right after the click may be lost
     page.keyboard.press("Control+Enter")
+
+
+def save(page: Any, path: Path) -> list[Any]:
+    """Saves the notebook; the outputs of its cell."""
+    page.keyboard.press("Control+s")
+    for _ in range(60):
+        saved = nbformat.read(path, as_version=4)
+        if saved.cells[0].get("outputs"):
+            break
+        page.wait_for_timeout(500)
+    return list(saved.cells[0].outputs)
+
+
+def test_the_explorer_lives_in_the_page_and_the_picture_in_the_file(
+    lab: str, page: Any, tmp_path: Path
+) -> None:
+    run(lab, page, tmp_path / "live.ipynb", CELL)
     canvas = page.locator(".kvmp-x canvas")
     canvas.first.wait_for()
     page.wait_for_timeout(2000)  # whatever else the front end makes of the figure
@@ -93,13 +114,37 @@ def test_the_explorer_lives_in_the_page_and_the_picture_in_the_file(
     page.locator(".kvmp-x input").fill("ticket_spin_lock")
     assert "% matched" in str(page.locator(".kvmp-x-found").text_content())
 
-    page.keyboard.press("Control+s")
-    for _ in range(60):
-        saved = nbformat.read(tmp_path / "live.ipynb", as_version=4)
-        if saved.cells[0].get("outputs"):
-            break
-        page.wait_for_timeout(500)
-    data = saved.cells[0].outputs[-1].data
+    data = save(page, tmp_path / "live.ipynb")[-1].data
     assert {PLOTLY, "image/svg+xml", "text/plain"} <= set(data)
     assert "widget-view" not in str(data)
     assert (tmp_path / "live.ipynb").stat().st_size < 400_000
+
+
+def test_a_range_dragged_over_the_heat_map_is_what_the_rest_shows(
+    lab: str, page: Any, tmp_path: Path
+) -> None:
+    run(lab, page, tmp_path / "heat.ipynb", HEAT_CELL)
+    canvas = page.locator(".kvmp-x canvas")
+    canvas.wait_for()
+    flame, table = page.locator(".js-plotly-plot .gtitle-subtitle"), page.locator(".kvmp-table")
+    table.wait_for()
+    shown = page.locator(".jp-OutputArea-output")
+    before = shown.count()
+    assert "3,180 samples" in str(flame.last.text_content())
+    box = canvas.bounding_box()
+    assert box["width"] > 700  # all of the room there is
+    page.mouse.move(box["x"] + 160, box["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 360, box["y"] + 150, steps=5)
+    page.mouse.up()
+    words = str(page.locator(".kvmp-x-bar + div").text_content())
+    (samples,) = re.findall(r" (\d+ samples),", words)
+    page.locator(".js-plotly-plot").get_by_text(f"{samples} \u00b7").last.wait_for()
+    page.locator("p", has_text=f"{samples}, 100 %").wait_for()
+    assert shown.count() == before  # in the place of what was there
+
+    outputs = save(page, tmp_path / "heat.ipynb")
+    kinds = [PLOTLY in one.get("data", {}) for one in outputs]
+    assert kinds.count(True) == 2
+    assert samples in str(outputs[-1].data["text/plain"])
+    assert "widget-view" not in str(outputs)

@@ -60,7 +60,7 @@ function heat(data, host, model) {
   let range = null, anchor = 0, cursor = null, grip = null, width = 400, drawn = false, later = 0;
   let colours = null, map = null;
 
-  const timeOf = (cell) => data.start + cell * data.cell;
+  const timeOf = (cell) => Number((data.start + cell * data.cell).toFixed(9)); // whole ns
   const timeText = (cell) => `${timeOf(cell).toFixed(digits)} s`;
 
   function sums(first, last) {
@@ -300,11 +300,13 @@ function heat(data, host, model) {
   }
 
   root.addEventListener("keydown", (event) => {
-    event.stopPropagation(); // notebooks have keys of their own
-    if (event.target !== canvas || event.altKey || !data.cells) { return; }
+    const held = event.ctrlKey || event.metaKey || event.altKey;
+    const everything = event.key === "a" && held && !event.altKey;
+    if (held && !everything) { return; }
+    event.stopPropagation(); // notebooks have plain keys of their own
+    if (event.target !== canvas || !data.cells) { return; }
     const moves = { ArrowUp: 1, ArrowDown: -1, ArrowRight: data.rows, ArrowLeft: -data.rows,
       Home: -data.cells, End: data.cells };
-    const everything = event.key === "a" && (event.ctrlKey || event.metaKey);
     if (moves[event.key]) { step(moves[event.key], event.shiftKey);
     } else if (event.key === "Enter" && cursor !== null) { chooseColumn();
     } else if (event.key === "Escape") { choose(null);

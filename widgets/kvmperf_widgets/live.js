@@ -57,6 +57,7 @@ function standIn(model, open) {
     if (!plot || ended) { return; }
     plot.kvmpExplored = true;
     const host = document.createElement("div");
+    host.style.width = "100%";
     plot.before(host);
     const close = await open(host);
     plot.style.display = "none";
