@@ -21,7 +21,8 @@ from kvmperf_magic.table import Table
 MOST_CELLS = 200_000
 _SECOND = 1_000_000_000
 _DAY = 86_400 * _SECOND
-_LEAST_COLUMNS, _MOST_COLUMNS = 8, 300  # that a column's length is chosen for
+_SECONDS, _MOST_COLUMNS = 8, 300  # seconds that are a column each, columns at most
+_SHORT_COLUMNS = 16  # at least, of what is shorter
 _ROWS = (50, 25, 20)  # cells of a column: 20, 40 or 50 ms of a second
 _SAMPLES_A_CELL = 4.0  # in the mean: fewer make noise of cells
 _COLUMNS: tuple[int, ...] = (  # ns, each in whole ns by all of _ROWS
@@ -169,10 +170,10 @@ def _column(span: int) -> int:
     """A second, where that makes neither too few nor too many columns."""
     if span == 0:
         return _SECOND
-    if span >= _LEAST_COLUMNS * _SECOND:
+    if span >= _SECONDS * _SECOND:
         wide = (c for c in _COLUMNS if c >= _SECOND and span <= _MOST_COLUMNS * c)
         return next(wide, _COLUMNS[-1])
-    return max((c for c in _COLUMNS if span >= _LEAST_COLUMNS * c), default=_COLUMNS[0])
+    return max((c for c in _COLUMNS if span >= _SHORT_COLUMNS * c), default=_COLUMNS[0])
 
 
 def _nanoseconds(name: str, seconds: float) -> int:

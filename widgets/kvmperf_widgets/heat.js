@@ -95,6 +95,7 @@ function heat(data, host, model) {
     colours = { ...data.themes[dark], shades: data.shades[dark] };
     setColours(root, colours);
     legend.replaceChildren();
+    if (!data.columns) { legend.append("no samples"); draw(); return; }
     colours.shades.forEach((shade) => { square(shade, 16); });
     legend.append(` ${data.scale}\u2003`);
     square(colours.background, 12).style.outline = `1px solid ${colours.grid}`;
@@ -113,7 +114,7 @@ function heat(data, host, model) {
   /* The cells, a pixel each. */
   function painted() {
     const small = document.createElement("canvas");
-    [small.width, small.height] = [Math.max(data.columns, 1), data.rows];
+    [small.width, small.height] = [data.columns, data.rows];
     const pixels = new ImageData(small.width, small.height);
     const known = colours.shades.map((shade) => [1, 3, 5].map((i) => parseInt(shade.slice(i, i + 2), 16)));
     for (let cell = 0; cell < data.cells; cell++) {
@@ -150,7 +151,7 @@ function heat(data, host, model) {
     context.font = FONT;
     axes();
     context.imageSmoothingEnabled = false;
-    if (data.columns) { context.drawImage(map, LEFT, TOP, width - LEFT - RIGHT, MAP_HEIGHT); }
+    if (map) { context.drawImage(map, LEFT, TOP, width - LEFT - RIGHT, MAP_HEIGHT); }
     if (range) { veil(0, range[0] - 1); veil(range[1] + 1, data.cells - 1); outline(range); }
     if (cursor !== null) {
       const { x, y } = place(cursor);
@@ -291,10 +292,8 @@ function heat(data, host, model) {
   }
 
   function step(by, extend) {
-    const from = cursor === null ? 0 : cursor, to = from + by;
-    if (cursor === null || !extend) { anchor = cursor === null ? 0 : Math.min(Math.max(to, 0), data.cells - 1); }
-    cursor = cursor === null && !extend ? 0 : Math.min(Math.max(to, 0), data.cells - 1);
-    if (extend) { choose([anchor, cursor]); }
+    cursor = cursor === null ? 0 : Math.min(Math.max(cursor + by, 0), data.cells - 1);
+    if (extend) { choose([anchor, cursor]); } else { anchor = cursor; }
     said.textContent = (extend ? lines(...range) : lines(cursor, cursor)).join(", ");
     draw();
   }

@@ -31,10 +31,9 @@ _TOP, _HEIGHT, _LEFT, _RIGHT = 84, 300, 66, WIDTH - 24
 
 def heat_svg(heat: HeatMap, standalone: bool) -> str:
     title, subtitle = heat.head()
-    parts = [header(title, subtitle), *_legend(heat)]
-    parts.append(element("rect", {**_box(), "class": "none"}))
+    parts = [header(title, subtitle), element("rect", {**_box(), "class": "none"})]
     if heat.columns:
-        parts += [_cells(heat), *_axes(heat), _hover(heat)]
+        parts += [*_legend(heat), _cells(heat), *_axes(heat), _hover(heat)]
     else:
         parts.append(label(WIDTH / 2, _TOP + _HEIGHT / 2, "no samples", "mid mu"))
     return document(
