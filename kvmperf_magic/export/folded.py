@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_magic.profile.groups import whole_numbers
-from kvmperf_magic.profile.profile import Profile
+from kvmperf_magic.profile.profile import Profile, Stacked
 from kvmperf_magic.profile.tree import CallTree, build_tree
+from kvmperf_magic.table import Categorical
 
 # what separates frames and ends lines may not stand in a name
 _UNSAFE = str.maketrans({";": ":", "\n": " ", "\r": " "})
@@ -20,8 +22,8 @@ def folded(profile: Profile) -> str:
 
     Host stacks stand under their comm, guest stacks under VM, vCPU and guest ring.
     """
-    tree = build_tree(profile, by=("symbol",))
-    names = [name.translate(_UNSAFE) for name in tree.name.categories]
+    tree = build_tree(_in_lines(profile), by=("symbol",))
+    names = tree.name.categories
     ranks = np.empty(len(names), np.int64)
     ranks[sorted(range(len(names)), key=lambda i: names[i] + ";")] = np.arange(len(names))
     order = _preorder(tree, ranks[tree.name.codes])[1:]
@@ -31,8 +33,6 @@ def folded(profile: Profile) -> str:
     columns = (tree.depth, tree.name.codes, whole_numbers(tree.self))
     inner = np.zeros(len(tree), np.bool_)
     inner[tree.parent[1:]] = True
-    # names that are told apart by an unsafe letter alone
-    paths_may_repeat = len({*names}) < len(names)
     nodes = zip(*(column[order].tolist() for column in (*columns, inner)), strict=True)
     for depth, code, weight, has_children in nodes:
         path = paths[depth - 1]
@@ -40,16 +40,21 @@ def folded(profile: Profile) -> str:
             parts += (path, names[code], f" {weight}\n")
         if has_children:
             paths[depth] = path + above[code]
-    return _summed(parts) if paths_may_repeat else "".join(parts)
+    return "".join(parts)
 
 
-def _summed(parts: list[str]) -> str:
-    """The lines of (path, name, weight) with those of equal paths and names as one."""
-    weights: dict[str, int] = {}
-    for path, name, weight in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-        weights[path + name] = weights.get(path + name, 0) + int(weight)
-    ordered = sorted(weights, key=lambda path: [f"{name};" for name in path.split(";")])
-    return "".join(f"{path} {weights[path]}\n" for path in ordered)
+def _in_lines(profile: Profile) -> Profile:
+    """With names that can stand in a line; those that become equal are one."""
+
+    def safe(names: Categorical) -> Categorical:
+        return Categorical(names.codes, [name.translate(_UNSAFE) for name in names.categories])
+
+    def later() -> Stacked:
+        frames = replace(profile.frames, symbol=safe(profile.frames.symbol))
+        return replace(profile.stacked, frames=frames)
+
+    comm, machine = safe(profile.comm), safe(profile.machine)
+    return replace(profile, comm=comm, machine=machine, stacked_later=later)
 
 
 def _preorder(tree: CallTree, rank: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -28,8 +28,7 @@ class Groups:
 def group(codes: NDArray[np.integer]) -> Groups:
     """Groups equal values of `codes` (>= 0); groups stand in ascending order of the code."""
     size = int(codes.max(initial=-1)) + 1
-    if size <= max(4 * len(codes), 1 << 16):
-        # few enough to count every possible code: no sort
+    if size <= _countable(len(codes)):
         present = np.zeros(size, dtype=np.bool_)
         present[codes] = True
         place = np.cumsum(present) - 1
@@ -77,10 +76,16 @@ def group_rows(columns: Sequence[NDArray[np.integer]], length: int) -> Groups:
     for column in columns[1:]:
         more = _from_zero(column)
         radix = int(more.max(initial=0)) + 1
-        if int(codes.max(initial=0)) >= (1 << 62) // radix:
+        if (int(codes.max(initial=0)) + 1) * radix > _countable(length):
+            # numbered from 0 their product with the next column may be countable, without a hash
             codes = group(codes).ids
         codes = codes * radix + more
     return group(codes)
+
+
+def _countable(rows: int) -> int:
+    """How many possible codes are few enough to count each of them."""
+    return max(4 * rows, 1 << 16)
 
 
 def _from_zero(column: NDArray[np.integer]) -> NDArray[np.int64]:
