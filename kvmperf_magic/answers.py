@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import kvmperf_widgets as pictures
 from kvmperf_magic.errors import QueryError
 from kvmperf_magic.exporting import TABLE_FORMATS, format_of
 from kvmperf_magic.files import written
@@ -19,11 +20,6 @@ from kvmperf_magic.modes import MODES
 from kvmperf_magic.profile.show import short_dso
 from kvmperf_magic.profile.tree import KINDS, build_tree
 from kvmperf_magic.table import Categorical, Table
-from kvmperf_widgets.delta import DeltaBars
-from kvmperf_widgets.diff_flame import Changes, DiffFlameGraph
-from kvmperf_widgets.flame import FlameGraph
-from kvmperf_widgets.timeline import ShareLine, ShareLines
-from kvmperf_widgets.tree import Tree
 
 if TYPE_CHECKING:
     from kvmperf_magic.heatmap import RecordingHeatMap
@@ -32,6 +28,7 @@ if TYPE_CHECKING:
     from kvmperf_magic.profile.profile import Profile
     from kvmperf_magic.profile.report import Report
     from kvmperf_magic.recording import Recording
+    from kvmperf_widgets import DeltaBars, DiffFlameGraph, FlameGraph, ShareLines
 
 
 _BARS = ("baseline", "other", "delta", "ci_low", "ci_high", "significant", "status")
@@ -84,7 +81,7 @@ def flamegraph(view: Recording, roots: Any = "auto", title: str = "", **options:
     """The samples of this view as a flame graph."""
     profile = view.profile
     tree = build_tree(profile, roots)
-    picture = Tree(
+    picture = pictures.Tree(
         parent=tree.parent,
         name=tree.name.codes,
         names=tree.name.categories,
@@ -94,7 +91,7 @@ def flamegraph(view: Recording, roots: Any = "auto", title: str = "", **options:
         detail=tree.dso.codes,
         details=[short_dso(dso) for dso in tree.dso.categories],
     )
-    return FlameGraph(
+    return pictures.FlameGraph(
         picture,
         title=title or f"{view.name}: {' and '.join(view.sides)}",
         unit=profile.unit,
@@ -114,7 +111,7 @@ def diff_flamegraph(
         "max": (np.maximum(*own), "the larger of both shares"),
         "common": (np.minimum(*own), "what both shares have in common"),
     }[width]
-    picture = Tree(
+    picture = pictures.Tree(
         parent=tree.parent,
         name=tree.name.codes,
         names=tree.name.categories,
@@ -124,7 +121,7 @@ def diff_flamegraph(
         detail=tree.dso.codes,
         details=[short_dso(dso) for dso in tree.dso.categories],
     )
-    changes = Changes(
+    changes = pictures.Changes(
         tree.baseline,
         tree.other,
         tree.delta,
@@ -138,7 +135,7 @@ def diff_flamegraph(
     certain = f"{int(tree.significant.sum()):,} significant at {tree.confidence:.4g} together"
     only = "innermost frames only, as one side has no stacks" if tree.leaves else ""
     subtitle = " · ".join(filter(None, (certain, only)))
-    return DiffFlameGraph(picture, changes, subtitle=subtitle, width=words, **options)
+    return pictures.DiffFlameGraph(picture, changes, subtitle=subtitle, width=words, **options)
 
 
 def swing(views: Mapping[str, Recording], symbol: str, buckets: int = 60) -> ShareLines:
@@ -153,9 +150,9 @@ def swing(views: Mapping[str, Recording], symbol: str, buckets: int = 60) -> Sha
             np.pad(found[column], room, constant_values=np.nan)
             for column in ("share", "low", "high")
         )
-        lines.append(ShareLine(name, share.tolist(), low.tolist(), high.tolist()))
+        lines.append(pictures.ShareLine(name, share.tolist(), low.tolist(), high.tolist()))
     middles = (np.arange(buckets) + 0.5) * width
-    return ShareLines(middles.tolist(), lines, title=f"{symbol}: share over time (s)")
+    return pictures.ShareLines(middles.tolist(), lines, title=f"{symbol}: share over time (s)")
 
 
 class ReportView(TableAnswer):
@@ -261,7 +258,7 @@ class DiffView(TableAnswer):
         table, keys = self.table, self.diff.keys
         shown = ("symbol",) if "symbol" in keys else keys
         labels = zip(*(table[key].tolist() for key in shown), strict=True)
-        return DeltaBars(
+        return pictures.DeltaBars(
             label=[" ".join(map(str, label)) for label in labels],
             **{name: table[name].tolist() for name in _BARS},
             kind=table["mode"].tolist() if "mode" in table else [""] * len(table),

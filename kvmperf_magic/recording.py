@@ -25,7 +25,7 @@ from kvmperf_magic.perfdata.fields import Fields
 from kvmperf_magic.perfdata.reader import Header, read
 from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.perfdata.tracepoints import TracepointFields, fields_of
-from kvmperf_magic.profile.groups import group, whole_numbers
+from kvmperf_magic.profile.groups import group, sums, whole_numbers
 from kvmperf_magic.source import Source
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.table import Categorical, Column, Table
@@ -127,6 +127,7 @@ class Recording(Exporting):
         if self._mask is not None:
             index, period = index[self._mask], period[self._mask]
         attrs = [event.attr for event in events]
+        periods = sums(index, period.astype(np.float64), len(events))
         return Table(
             {
                 "name": _strings([event.name for event in events]),
@@ -137,7 +138,7 @@ class Recording(Exporting):
                 "exclude_host": np.array([a.has(AttrFlag.EXCLUDE_HOST) for a in attrs], np.bool_),
                 "exclude_guest": np.array([a.has(AttrFlag.EXCLUDE_GUEST) for a in attrs], np.bool_),
                 "samples": np.bincount(index, minlength=len(events)),
-                "periods": whole_numbers(np.bincount(index, period, len(events))).astype(np.uint64),
+                "periods": whole_numbers(periods).astype(np.uint64),
             }
         )
 
