@@ -67,6 +67,8 @@ def unwound(
         count = np.count_nonzero(~known)
         warnings.append(f"{count} user stacks have other registers than {arch} needs")
         rows = rows[known]
+        if not len(rows):
+            return chains
     try:
         from kvmperf_magic.unwinding.process import Process
     except ImportError:

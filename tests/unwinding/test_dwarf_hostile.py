@@ -82,6 +82,13 @@ def test_nothing_to_unwind(tmp_path: Path) -> None:
     assert any("other registers" in line for line in opened.warnings)
 
 
+def test_registers_of_another_machine_only(tmp_path: Path) -> None:
+    """Found by fuzzing: nothing is left to unwind then."""
+    opened = open_recording(recording(tmp_path, [dump(registers(BASE), bytes(64), abi=1)]))
+    assert opened.callchains.ip.tolist() == [BASE]
+    assert any("other registers" in line for line in opened.warnings)
+
+
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "drgn", None)
     monkeypatch.delitem(sys.modules, "kvmperf_magic.unwinding.process", raising=False)
