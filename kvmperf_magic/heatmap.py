@@ -94,6 +94,14 @@ class RecordingHeatMap(HeatMap):
         """The recording of what is selected; of the whole map where nothing is."""
         return self.recording if self._selected is None else self.range(*self._selected)
 
+    def selected_words(self) -> str:
+        """What is selected, as a line."""
+        counted = f"{len(self.selection):,} samples"
+        if self._selected is None:
+            return f"all of it: {counted}"
+        start, end = (f"{at:.9f}".rstrip("0").rstrip(".") for at in self._selected)
+        return f"from second {start} until {end}: {counted}"
+
     def select(self, start: float | None = None, end: float | None = None) -> None:
         """Selects a range as if it were dragged over; without any, all of it."""
         if start is None and end is None:
@@ -168,11 +176,12 @@ class Linked:
     def _parts(self, view: Recording) -> list[Any]:
         from kvmperf_magic.answers import Lines, View
 
+        said = Lines([self._heat.selected_words()])  # a saved notebook tells it nowhere else
         try:
             found = self._answer(view)
         except KvmperfError as error:  # of a range without samples, say
-            return [Lines([str(error)])]
-        return list(found.parts()) if isinstance(found, View) else [found]
+            return [said, Lines([str(error)])]
+        return [said, *(found.parts() if isinstance(found, View) else [found])]
 
 
 def _renew(handle: DisplayHandle, part: Any) -> None:

@@ -115,6 +115,9 @@ def test_linked_answers_are_shown_again_in_their_place(
     flames = [PLOTLY in one.data for one in updates if "image/svg+xml" in one.data]
     assert flames == [False, True]
     samples = len(both.filter(time=(1.0, 1.5)))
+    assert shown[0].data["text/plain"] == f"all of it: {len(both):,} samples"
+    said = f"from second 1 until 1.5: {samples:,} samples"
+    assert updates[0].data["text/plain"] == said
     assert f"{samples:,} samples" in updates[-1].data["text/plain"]
     assert {one.transient["display_id"] for one in third.outputs} == set(ids)
     assert len(third.outputs) == len(updates)  # not once more after the end
