@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_magic.errors import FileError
+from kvmperf_magic.symbols.aliases import best_aliases
 from kvmperf_magic.symbols.elfheaders import Section, read_headers
-from kvmperf_magic.symbols.symboltable import SymbolTable, best_aliases, fill_ends, find_marks
+from kvmperf_magic.symbols.symboltable import SymbolTable, fill_ends, find_marks
 from kvmperf_magic.table import Categorical
 
 _NOTYPE, _OBJECT, _FUNC, _GNU_IFUNC = 0, 1, 2, 10
@@ -358,7 +359,7 @@ def _table(parts: list[_Raw]) -> SymbolTable:
     # a size that runs over the end of the address space is no size
     size = np.where(start + size < start, np.uint64(0), size)
     end = fill_ends(start, start + size)
-    keep = best_aliases(
+    keep, rivalry, rivals = best_aliases(
         start,
         end,
         strings,
@@ -380,4 +381,6 @@ def _table(parts: list[_Raw]) -> SymbolTable:
         types[keep].astype(np.uint8),
         Categorical.constant("", len(keep)),
         find_marks(start, strings, name_at, length),
+        rivals,
+        rivalry,
     )

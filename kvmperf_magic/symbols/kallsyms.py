@@ -14,7 +14,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from kvmperf_magic.errors import SymbolError
-from kvmperf_magic.symbols.symboltable import SymbolTable, best_aliases, fill_ends, find_marks
+from kvmperf_magic.symbols.aliases import best_aliases
+from kvmperf_magic.symbols.symboltable import SymbolTable, fill_ends, find_marks
 from kvmperf_magic.table import Categorical
 
 _COUNTED = np.zeros(256, np.bool_)
@@ -72,7 +73,7 @@ def parse(source: str | Path | bytes) -> SymbolTable:
     length = name_stop[order].astype(np.int64) - name_at
     types = buffer[line + width + 1][order]
     end = fill_ends(start, start, module)
-    keep = best_aliases(
+    keep, _, _ = best_aliases(  # names of C are readable as they stand
         start,
         end,
         text,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kvmperf_magic.symbols.aliases import best_name
 from kvmperf_magic.symbols.demangle import demangle
 from kvmperf_magic.symbols.symboltable import SymbolTable
 from kvmperf_magic.table import Categorical
@@ -46,6 +47,9 @@ class NamedTable:
     def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """The number of the name of each row, 0 for row -1."""
         for row in np.unique(rows[self._numbers[rows] < 0]).tolist():
-            name = self.table.name(row)
-            self._numbers[row] = self._names.number(demangle(name) if self._readable else name)
+            if self._readable:
+                name = best_name([demangle(name) for name in self.table.candidates(row)])
+            else:
+                name = self.table.name(row)
+            self._numbers[row] = self._names.number(name)
         return self._numbers[rows]

@@ -1,8 +1,7 @@
 """Symbols as columns, sorted by address, and perf's rules that make them unambiguous.
 
 The rules are those of tools/perf/util/symbol.c: symbols__fixup_end() gives a symbol without a
-size the room up to the next one, symbols__fixup_duplicate() and choose_best_symbol() keep one
-name an address.
+size the room up to the next one; for one name an address see aliases.py.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvmperf_magic.symbols.aliases import NO_RIVALS, Rivals
 from kvmperf_magic.table import Categorical, Table
 
 # where a kernel's image begins and its code ends
@@ -35,6 +35,8 @@ class SymbolTable:
         types: uint8[n], the letter of nm and kallsyms.
         modules: the kernel module each belongs to, "" for none.
         marks: addresses of the `MARKS`, which may have lost their place to an alias.
+        rivals: other names of the same addresses, that only their readable forms decide between.
+        rivalry: int32[n], which of the `rivals` are symbol i's, -1 for none.
     """
 
     start: NDArray[np.uint64]
@@ -45,6 +47,8 @@ class SymbolTable:
     types: NDArray[np.uint8]
     modules: Categorical
     marks: Mapping[str, int]
+    rivals: Rivals = NO_RIVALS
+    rivalry: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.start)
@@ -52,6 +56,12 @@ class SymbolTable:
     def name(self, row: int) -> str:
         at = int(self.name_at[row])
         return self.strings[at : at + int(self.name_length[row])].decode("utf-8", "replace")
+
+    def candidates(self, row: int) -> list[str]:
+        """The names that a symbol may go by, the one of `name()` first."""
+        which = -1 if self.rivalry is None else int(self.rivalry[row])
+        others = [] if which < 0 else self.rivals.names(which, self.strings)
+        return [self.name(row), *others]
 
     @cached_property
     def names(self) -> list[str]:
@@ -109,6 +119,7 @@ class SymbolTable:
             name_length=self.name_length[rows],
             types=self.types[rows],
             modules=self.modules.take(rows),
+            rivalry=None if self.rivalry is None else self.rivalry[rows],
         )
 
     def table(self) -> Table:
@@ -160,49 +171,3 @@ def fill_ends(
         leaves = np.append(part[1:] != part[:-1], False)
         following = np.where(leaves, np.minimum(page, following), following)
     return np.where(end == start, following, end)
-
-
-def best_aliases(
-    start: NDArray[np.uint64],
-    end: NDArray[np.uint64],
-    strings: bytes,
-    name_at: NDArray[np.int64],
-    name_length: NDArray[np.int64],
-    *,
-    label: NDArray[np.bool_],
-    weak: NDArray[np.bool_],
-    local: NDArray[np.bool_],
-) -> NDArray[np.int64]:
-    """The rows to keep of symbols sorted by address: one an address, as choose_best_symbol().
-
-    Preferred are, in this order: a size, a type, not weak, global, fewer leading underscores, a
-    longer name, the earlier one.
-    """
-    same = start[1:] == start[:-1]
-    if not same.any():
-        return np.arange(len(start))
-    crowded = np.append(same, False) | np.append(False, same)
-    rows = np.flatnonzero(crowded)
-    text = np.frombuffer(strings, np.uint8)
-    underscores = np.zeros(len(rows), np.int64)
-    going = np.arange(len(rows))
-    for i in range(16):
-        going = going[name_length[rows[going]] > i]
-        going = going[text[name_at[rows[going]] + i] == ord("_")]
-        if not len(going):
-            break
-        underscores[going] += 1
-    order = np.lexsort(
-        (
-            -name_length[rows],
-            underscores,
-            local[rows],
-            weak[rows],
-            label[rows],
-            end[rows] == start[rows],
-            start[rows],
-        )
-    )
-    ranked = rows[order]
-    first = np.append(True, start[ranked[1:]] != start[ranked[:-1]])
-    return np.sort(np.concatenate([np.flatnonzero(~crowded), ranked[first]]))

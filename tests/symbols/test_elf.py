@@ -17,6 +17,7 @@ from perfrecord import build
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.symbols import files
 from kvmperf_magic.symbols.elf import ElfImage
+from kvmperf_magic.symbols.names import NamedTable, NameList
 
 pytestmark = pytest.mark.compiler
 
@@ -126,6 +127,29 @@ def test_alias_choice(program: Path) -> None:
     names = ElfImage(program).symbols().names
     # both global and sized: the longer name; the one perf shows
     assert ("shown" in names, "alias" in names) == (True, False)
+
+
+def test_aliases_are_chosen_by_their_readable_names(tmp_path: Path) -> None:
+    """`_Znwm` and `_Znam` are as long; of `operator new` and `operator new[]` perf shows the
+    longer. Their raw names decide where names are shown as they stand."""
+    source = tmp_path / "aliases.c"
+    source.write_text(
+        'void _Znwm(void) {}\nvoid _Znam(void) __attribute__((alias("_Znwm")));\n'
+        "void alone(void) {}\nint main(void) { return 0; }\n"
+    )
+    output("gcc", "-o", tmp_path / "aliases", source)
+    table = ElfImage(tmp_path / "aliases").symbols()
+    row = next(i for i, name in enumerate(table.names) if name in {"_Znwm", "_Znam"})
+    assert sorted(table.candidates(row)) == ["_Znam", "_Znwm"]
+    for asked in (table, table.shifted(4096), table.take(np.arange(len(table)) >= row)):
+        names = NameList()
+        numbers = NamedTable(asked, names, readable=True).numbers(np.arange(len(asked)))
+        shown = names.categorical(numbers).values().tolist()
+        assert "operator new[]" in shown
+        assert "operator new" not in shown
+    names = NameList()
+    as_they_stand = NamedTable(table, names, readable=False).numbers(np.array([row]))
+    assert names.categorical(as_they_stand).categories == [table.name(row)]
 
 
 @pytest.fixture
