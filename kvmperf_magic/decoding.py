@@ -7,6 +7,7 @@ hash before they are split at their context markers and named.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -27,6 +28,7 @@ from kvmperf_magic.symbols.symbolizer import Symbolizer
 from kvmperf_magic.table import Categorical
 from kvmperf_magic.whose import Whose, whose
 
+_MODIFIERS = re.compile(":[ukhIGHpPSDWeb]+$")  # of an event's name: cycles:Gk; no kvm:kvm_exit
 _CLOCKS = ("cpu-clock", "task-clock")  # software events whose periods are nanoseconds
 
 
@@ -158,7 +160,7 @@ def decode(
 
 def unit_of(events: Sequence[Event]) -> str:
     """What a period of these events counts, in words for a picture."""
-    names = list(dict.fromkeys(event.name.split(":")[0] for event in events)) or ["samples"]
+    names = list(dict.fromkeys(_MODIFIERS.sub("", event.name) for event in events)) or ["samples"]
     if len(names) > 1:
         return "periods of each event"
     return f"{names[0]} ns" if names[0] in _CLOCKS else names[0]

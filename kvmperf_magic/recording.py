@@ -6,6 +6,7 @@ Opening reads the file's columns; names are worked out when first asked for, onc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_magic.callchains import Callchains
+from kvmperf_magic.decoding import unit_of
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.exporting import Exporting
 from kvmperf_magic.filters import select
@@ -116,7 +118,16 @@ class Recording(Exporting):
     def profile(self) -> Profile:
         """The samples of this view with their names: what every answer is computed from."""
         whole = self._source.decoded.profile
-        return whole if self._mask is None else whole.select(self._mask)
+        if self._mask is None:
+            return whole
+        there = (self.events["samples"] > 0).tolist()
+        events = [
+            event
+            for event, is_there in zip(self._source.file.events, there, strict=True)
+            if is_there
+        ]
+        selected = whole.select(self._mask)
+        return replace(selected, unit=unit_of(events)) if events else selected
 
     @cached_property
     def events(self) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -16,9 +17,9 @@ from IPython.utils.capture import capture_output
 
 from kvmperf_magic import demo
 from kvmperf_magic.answers import ReportView
-from kvmperf_magic.errors import QueryError
+from kvmperf_magic.errors import FileError, QueryError
 from kvmperf_magic.recorder import Recorder
-from kvmperf_magic.recording import Recording
+from kvmperf_magic.recording import Recording, open_recording
 from kvmperf_widgets.picture import PLOTLY
 
 
@@ -139,6 +140,22 @@ def test_the_magic_shows_it_above_the_flame_graph(
     assert "kvmp-heat" in plain.to_html(tmp_path / "page.html")
     assert shell.run_line_magic("kvm_report", "rec").heatmap is None
     shell.run_line_magic("unload_ext", "kvmperf_magic")
+
+
+@pytest.mark.fixtures
+def test_the_unit_is_of_the_events_in_the_view(fixtures: Path) -> None:
+    several = 0
+    for path in sorted((fixtures / "recordings").glob("*.data*")):
+        try:
+            whole = open_recording(path, cache=False)
+        except FileError:
+            continue
+        names = whole.events["name"][whole.events["samples"] > 0]
+        several += len(names) > 1
+        for name in names.tolist()[:3]:
+            unit = whole.heatmap(event=name).unit
+            assert unit.removesuffix(" ns") == re.sub(":[ukhGHpP]+$", "", name)
+    assert several > 3
 
 
 def test_views_without_and_with_one_sample(both: Recording) -> None:
