@@ -128,6 +128,7 @@ class Child:
             except FileError:  # the disk is full: what was written before stays, and is told
                 sink.flush()
                 raise
+            loop.update()  # the counters have ended: these are the counts that the file tells
             for name, inode in loop.mapped.items():
                 synthesizer.files.of_record(os.fsdecode(name), inode)
             told = self._features(synthesizer.build_ids(), loop.progress)
@@ -136,7 +137,7 @@ class Child:
             sink.finish(told)
             if isinstance(sink, StreamSink):
                 sink.hand_over()
-            loop.update()
+            loop.update()  # for the size of the finished file
             status = None if self._workload is None else self._workload.end()
             self.talk.say("end", status=status, **asdict(loop.progress))
         finally:

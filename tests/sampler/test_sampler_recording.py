@@ -199,6 +199,20 @@ def test_what_a_small_ring_loses_is_counted(tmp_path: Path) -> None:
     assert file.kvmperf["progress"]["lost"] == stats.lost
 
 
+def test_the_file_tells_the_counts_of_its_end(tmp_path: Path) -> None:
+    """Not those of the last time that somebody was told how it goes, half a second earlier."""
+    path = tmp_path / "data"
+    options = SamplerOptions(["cpu-clock"], command=spin(0.2), output=str(path))
+    with SamplerProcess.start(options) as process:
+        assert process.wait(30)
+        stats = process.stats()
+    told = read(path).kvmperf["progress"]
+    assert told["elapsed"] >= 0.2
+    assert {name: told[name] for name in ("samples", "lost", "throttled", "dropped")} == {
+        name: getattr(stats, name) for name in ("samples", "lost", "throttled", "dropped")
+    }
+
+
 def test_an_existing_file_becomes_old(tmp_path: Path) -> None:
     path = tmp_path / "data"
     record(path, command=spin(0.05))
