@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 @dataclass(frozen=True)
 class Chains:
     """The chain of row i is words[start[i] : start[i] + length[i]]: leaf first, context markers
-    included. Chains may stand anywhere in `words`, overlap, and have words between them."""
+    included. Chains may stand anywhere in `words`, overlap, and have words between them. `cut`
+    counts those that said they were longer than their record."""
 
     words: NDArray[np.uint64]
     start: NDArray[np.int64]
     length: NDArray[np.int64]
+    cut: int = 0
 
     def __len__(self) -> int:
         return len(self.start)
@@ -46,11 +48,12 @@ class Chains:
             words[0] if len(words) == 1 else np.concatenate(words),
             np.concatenate([part.start + shift[id(part.words)] for part in parts]),
             np.concatenate([part.length for part in parts]),
+            sum(part.cut for part in parts),
         )
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Chains:
         """Only these rows, in this order; rows may repeat."""
-        return Chains(self.words, self.start[rows], self.length[rows])
+        return Chains(self.words, self.start[rows], self.length[rows], self.cut)
 
     def places(self) -> NDArray[np.int64]:
         """Where the words of all chains stand, chain after chain."""

@@ -96,9 +96,12 @@ class PerfFile:
         """The number of records by type, of all types, known or not."""
         return self._contents.counts
 
-    @property
+    @cached_property
     def damage(self) -> list[Damage]:
-        return self._contents.damage
+        """All that could not be read; to know, callchains are found too."""
+        cut = self.samples.chains.cut
+        told = f"{cut} samples have a callchain longer than themselves"
+        return self._contents.damage + ([Damage(self._container.start, told)] if cut else [])
 
     @property
     def auxtrace(self) -> Auxtrace:

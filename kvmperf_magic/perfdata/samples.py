@@ -5,9 +5,9 @@ tools/perf/util/evsel.c: evsel__parse_sample() decodes the same, a record at a t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -36,7 +36,8 @@ class SampleColumns:
 
     `event` indexes the file's events; `misc & 7` is the cpumode. `machine_pid` is 0 and `vcpu`
     -1 where the file does not tell. A field that the event does not record is 0 (pid, tid, cpu:
-    -1), its callchain empty. `record` is where row i's record stands in `words`.
+    -1), its callchain empty. `record` is where row i's record stands in `words`. Callchains are
+    found when they are first asked for.
     """
 
     time: NDArray[np.uint64]  # ns of the recording's clock
@@ -49,12 +50,16 @@ class SampleColumns:
     misc: NDArray[np.uint16]
     machine_pid: NDArray[np.int32]
     vcpu: NDArray[np.int32]
-    chains: Chains
+    chains_later: Callable[[], Chains]
     record: NDArray[np.int64]
     words: NDArray[np.uint64]
 
     def __len__(self) -> int:
         return len(self.time)
+
+    @cached_property
+    def chains(self) -> Chains:
+        return self.chains_later()
 
     @classmethod
     def joined(cls, parts: Sequence[SampleColumns]) -> SampleColumns:
@@ -71,20 +76,23 @@ class SampleColumns:
             chains = Chains(words, np.concatenate(start), np.concatenate(length))
         else:
             chains = Chains.joined([part.chains for part in parts])
-        together = cls(**whole, chains=chains, record=np.concatenate(record), words=words)
+        together = cls(
+            **whole, chains_later=lambda: chains, record=np.concatenate(record), words=words
+        )
         return together.take(np.argsort(whole["time"], kind="stable"))
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> SampleColumns:
         """Only these rows, in this order; rows may repeat."""
         return SampleColumns(
             **{name: getattr(self, name)[rows] for name in _PER_ROW},
-            chains=self.chains.take(rows),
+            chains_later=lambda: self.chains.take(rows),
             record=self.record[rows],
             words=self.words,
         )
 
 
-_PER_ROW = [f.name for f in fields(SampleColumns) if f.name not in ("chains", "record", "words")]
+_OTHERS = ("chains_later", "record", "words")
+_PER_ROW = [f.name for f in fields(SampleColumns) if f.name not in _OTHERS]
 
 
 def decode_samples(
@@ -130,11 +138,10 @@ def decode_samples(
         mine = np.arange(len(rows)) if len(unique) == 1 else np.flatnonzero(layout[event] == i)
         columns.gather(one, mine)
     columns.default_periods([e.attr.sample_period for e in events.events], layouts)
-    short = columns.measure_chains(unique, layout[event] if len(layout) else event, walked, rows)
-    if short:
-        problems.append(f"{short} samples have a callchain longer than themselves")
     machine_pid, vcpu = _guests_of(ids, guests)
-    return columns.done(machine_pid, vcpu), problems
+    layout_of = layout[event] if len(layout) else event
+    later = partial(columns.chains, unique, layout_of, walked, rows)
+    return columns.done(machine_pid, vcpu, later), problems
 
 
 def _empty(words: NDArray[np.uint64]) -> SampleColumns:
@@ -151,7 +158,7 @@ def _empty(words: NDArray[np.uint64]) -> SampleColumns:
         misc=none.astype(np.uint16),
         machine_pid=i32,
         vcpu=i32,
-        chains=Chains.none(0),
+        chains_later=partial(Chains.none, 0),
         record=none,
         words=words,
     )
@@ -203,8 +210,6 @@ class _Columns:
         self.pid = np.full(n, -1, np.int32)
         self.tid = np.full(n, -1, np.int32)
         self.cpu = np.full(n, -1, np.int32)
-        self.chain_start = np.zeros(n, np.int64)
-        self.chain_length = np.zeros(n, np.int64)
 
     def gather(self, layout: SampleLayout, rows: NDArray[np.intp]) -> None:
         """The fields of fixed place, for the rows of one layout."""
@@ -236,43 +241,41 @@ class _Columns:
             if not layout.sample_type & SampleType.PERIOD:
                 self.period[self.event == i] = period
 
-    def measure_chains(
+    def chains(
         self,
         layouts: list[SampleLayout],
         layout: NDArray[np.int32],
         walked: Walk,
         rows: NDArray[np.intp],
-    ) -> int:
-        """Where each chain starts and how long it is; how many are longer than their record."""
-        broken = 0
+    ) -> Chains:
+        """Where each chain starts and how long it is."""
+        start, length = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
+
+        def measure(one: SampleLayout, of: NDArray[np.intp], part: slice) -> int:
+            mine = of[part]
+            position, size = self.position[mine], walked.size[rows[mine]]
+            begin = one.after_read(self.words, position, size)
+            at = position + np.minimum(begin, size - 1)
+            room = np.maximum(size - begin - 1, 0)
+            count = np.minimum(self.words[at], np.uint64(1 << 20)).astype(np.int64)
+            count[begin >= size] = 1  # not even the length is there
+            length[mine] = np.minimum(count, room)
+            start[mine] = at + 1
+            return int(np.count_nonzero(count > room))
+
+        cut = 0
         for i, one in enumerate(layouts):
             mine = np.flatnonzero(layout == i)
-            if not one.sample_type & SampleType.CALLCHAIN or not len(mine):
-                continue
-            work = partial(self._measure, one, mine, walked, rows)
-            broken += sum(blocks(work, len(mine)))
-        return broken
+            if one.sample_type & SampleType.CALLCHAIN and len(mine):
+                cut += sum(blocks(partial(measure, one, mine), len(mine)))
+        return Chains(self.words, start, length, cut)
 
-    def _measure(
+    def done(
         self,
-        layout: SampleLayout,
-        mine: NDArray[np.intp],
-        walked: Walk,
-        rows: NDArray[np.intp],
-        part: slice,
-    ) -> int:
-        mine = mine[part]
-        position, size = self.position[mine], walked.size[rows[mine]]
-        begin = layout.after_read(self.words, position, size)
-        at = position + np.minimum(begin, size - 1)
-        room = np.maximum(size - begin - 1, 0)
-        count = np.minimum(self.words[at], np.uint64(1 << 20)).astype(np.int64)
-        count[begin >= size] = 1  # not even the length is there
-        self.chain_length[mine] = np.minimum(count, room)
-        self.chain_start[mine] = at + 1
-        return int(np.count_nonzero(count > room))
-
-    def done(self, machine_pid: NDArray[np.int32], vcpu: NDArray[np.int32]) -> SampleColumns:
+        machine_pid: NDArray[np.int32],
+        vcpu: NDArray[np.int32],
+        chains_later: Callable[[], Chains],
+    ) -> SampleColumns:
         return SampleColumns(
             time=self.time,
             ip=self.ip,
@@ -284,7 +287,7 @@ class _Columns:
             misc=self.misc,
             machine_pid=machine_pid,
             vcpu=vcpu,
-            chains=Chains(self.words, self.chain_start, self.chain_length),
+            chains_later=chains_later,
             record=self.position,
             words=self.words,
         )

@@ -31,8 +31,10 @@ def group(codes: NDArray[np.integer]) -> Groups:
     if size <= _countable(len(codes)):
         present = np.zeros(size, dtype=np.bool_)
         present[codes] = True
-        place = np.cumsum(present) - 1
-        found, ids = int(present.sum()), place[codes]
+        values = np.flatnonzero(present)
+        place = np.empty(size, dtype=np.int64)  # only what is present is ever touched
+        place[values] = np.arange(len(values))
+        found, ids = len(values), place[codes]
     else:
         numbers, first = number(mix(codes.astype(np.int64).view(np.uint64)))
         order = np.argsort(codes[first])
