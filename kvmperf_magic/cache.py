@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,10 +65,8 @@ class Cache:
     def load(self, part: str, key: Meta) -> tuple[Meta, dict[str, NDArray[Any]]] | None:
         """What `save` was given under an equal key, the arrays read-only and mapped."""
         for place in self._places(part):
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                if not self._trusted(place):
-                    continue
-                found = _read(place, key)
+            with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+                found = self._read(place, key)
                 if found is not None:
                     return found
         return None
@@ -82,18 +81,25 @@ class Cache:
                 continue
             return
 
-    def _places(self, part: str) -> tuple[Path, Path]:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        name = blake2b(os.fsencode(self._path), digest_size=_DIGEST).hexdigest()
-        return (
-            self._path.with_name(f".{self._path.name}.kvmperf-{part}"),
-            home / "kvmperf_magic" / f"{name}.{part}",
-        )
+    def _places(self, part: str) -> list[Path]:
+        places = [self._path.with_name(f".{self._path.name}.kvmperf-{part}")]
+        with suppress(RuntimeError):  # a user without a home
+            home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            name = blake2b(os.fsencode(self._path), digest_size=_DIGEST).hexdigest()
+            places.append(home / "kvmperf_magic" / f"{name}.{part}")
+        return places
 
-    def _trusted(self, place: Path) -> bool:
-        """Ours, or of whoever owns the recording: what others left there is not looked at."""
+    def _read(self, place: Path, key: Meta) -> tuple[Meta, dict[str, NDArray[Any]]] | None:
+        """What stands there; None unless it is whole, of this key, and to be trusted: a file of
+        ours, or of whoever owns the recording. What others left there is not looked at, nor
+        what a link leads to."""
         owners = {os.getuid(), self._path.stat().st_uid}
-        return place.stat().st_uid in owners
+        # a pipe would let the open wait for a writer
+        with os.fdopen(os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode) or found.st_uid not in owners:
+                return None
+            return _read(file, found.st_size, key)
 
 
 def _sums(data: NDArray[np.uint8]) -> bytes:
@@ -134,19 +140,18 @@ def _write(place: Path, key: Meta, meta: Meta, arrays: Arrays) -> None:
         raise
 
 
-def _read(place: Path, key: Meta) -> tuple[Meta, dict[str, NDArray[Any]]] | None:
-    with place.open("rb") as file:
-        magic, length = file.read(len(_MAGIC)), int.from_bytes(file.read(8), "little")
-        if magic != _MAGIC or length > os.fstat(file.fileno()).st_size:
-            return None
-        text = file.read(length)
-        if file.read(_DIGEST) != blake2b(text, digest_size=_DIGEST).digest():
-            return None
-        header = json.loads(text)
-        if header["key"] != json.loads(json.dumps(key)):
-            return None
-        start = file.tell()
-    mapped = np.memmap(place, np.uint8, mode="r")[start:].view(np.ndarray)
+def _read(file: BinaryIO, size: int, key: Meta) -> tuple[Meta, dict[str, NDArray[Any]]] | None:
+    magic, length = file.read(len(_MAGIC)), int.from_bytes(file.read(8), "little")
+    if magic != _MAGIC or length > size:
+        return None
+    text = file.read(length)
+    if file.read(_DIGEST) != blake2b(text, digest_size=_DIGEST).digest():
+        return None
+    header = json.loads(text)
+    if header["key"] != json.loads(json.dumps(key)):
+        return None
+    start = file.tell()
+    mapped = np.memmap(file, np.uint8, mode="r")[start:].view(np.ndarray)
     if len(mapped) != header["size"]:
         return None
     arrays = {}
