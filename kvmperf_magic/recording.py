@@ -105,14 +105,14 @@ class Recording(Exporting):
     def warnings(self) -> list[str]:
         """What stood in the way of naming addresses, unwinding stacks and of the columns of
         tracepoints decoded so far, one line each."""
-        _ = self.profile
         fields = self._tracepoint.problems if self._tracepoint else []
-        return [*self._source.warnings, *self._source.symbol_warnings, *fields]
+        return [*self._source.said.warnings, *fields]
 
     @property
     def symbols(self) -> Table:
-        """Where the names of each DSO came from."""
-        return self._source.symbol_sources
+        """Where the names of each DSO met so far came from: dso, source, symbols, note. Those of
+        callers are met when stacks are first asked for."""
+        return self._source.said.sources
 
     @cached_property
     def profile(self) -> Profile:

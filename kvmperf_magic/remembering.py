@@ -1,17 +1,19 @@
 """What of a decoded recording is kept in its cache, and when that still holds.
 
-Two parts: `names`, a row a sample, and `stacks`, only once they were asked for. Both hold as long
-as the recording, the symbol options and every symbol file that was used or looked for stay as
-they were; the names of this machine's kernel also end with its boot.
+Two parts: `names`, a row a sample, and `stacks`, only once they were asked for; each with what
+there was to say by then. Both hold as long as the recording, the symbol options, the user and what
+the kernel shows to users, this boot, every symbol file that was used, and the folders where others
+would have been found, stay as they were.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,15 +26,16 @@ from kvmperf_magic.decoding import Decoded
 from kvmperf_magic.perfdata.reader import PerfFile
 from kvmperf_magic.profile.profile import FrameTable, Profile, Stacked, Stacks, categorical
 from kvmperf_magic.sampler.facts import boot_id
+from kvmperf_magic.sampler.sysfs import read_text
 from kvmperf_magic.stacks import Addresses
 from kvmperf_magic.symbols.options import SymbolOptions
-from kvmperf_magic.symbols.symbolizer import Symbolizer
-from kvmperf_magic.table import Categorical, Table
+from kvmperf_magic.table import Categorical, Column, Table
 
-_FORMAT = 1  # changes with what is kept, and with how it is worked out
+_FORMAT = 2  # changes with what is kept, and with how it is worked out
 _NUMBERS = ("time", "period", "mode", "ip", "pid", "tid", "cpu", "vcpu")
 _STRINGS = ("event", "comm", "symbol", "dso", "machine")
 _SOURCES = ("dso", "source", "symbols", "note")
+_DEBUG = Path("/usr/lib/debug")  # of the distributions: where symbols may be installed later
 
 
 def key_of(file: PerfFile, options: SymbolOptions) -> Meta | None:
@@ -47,15 +50,28 @@ def key_of(file: PerfFile, options: SymbolOptions) -> Meta | None:
         "file": [identity(file.path), content_digest(file.path)],
         "options": told,
         "unwinder": find_spec("drgn") is not None,  # installed later, it finds more frames
+        # who may see which addresses of the kernel, and look into which processes
+        "user": [os.geteuid(), read_text("/proc/sys/kernel/kptr_restrict"), boot_id()],
     }
 
 
-def _used_files(symbolizer: Symbolizer, options: SymbolOptions) -> dict[str, list[int] | None]:
-    """The identities of the files that names came from, and of those that were not there."""
-    sources = symbolizer.sources
+def _looked_for(sources: Table, options: SymbolOptions) -> dict[str, list[int] | None]:
+    """The identities of the files that names came from, of those that were not there, and of the
+    folders where symbols/files.py and symbols/kernel.py look for others (None: not there)."""
     named = [*asdict(options).values(), *options.guest_elfs().values()]
-    paths = {*sources["source"].tolist(), *sources["dso"].tolist()}
+    mapped = set(sources["dso"].tolist())
+    paths = {*sources["source"].tolist(), *mapped}
     paths |= {str(path) for path in named if isinstance(path, str | Path)}
+    for parent in {str(Path(name).parent) for name in mapped if name.startswith("/")}:
+        paths |= {f"{_DEBUG}{parent}", f"{parent}/.debug"}
+    trees = [_DEBUG / ".build-id"]
+    with suppress(RuntimeError):  # a user without a home
+        trees.append(Path.home() / ".debug" / ".build-id")
+    for tree in trees:
+        paths.add(str(tree))
+        with suppress(OSError):
+            paths |= {str(folder) for folder in tree.iterdir()}
+    paths |= {"/boot", f"{_DEBUG}/boot"}
     return {
         path: identity(path)
         for path in sorted(paths)
@@ -65,36 +81,34 @@ def _used_files(symbolizer: Symbolizer, options: SymbolOptions) -> dict[str, lis
 
 
 @dataclass(frozen=True)
-class Remembered:
-    """What a cache held: the samples with their names, and what there was to say about these."""
+class Said:
+    """What there is to say about the names met so far: what stood in the way of them and of
+    stacks, a line each, and the table of where those of each DSO came from."""
 
-    decoded: Decoded
     warnings: list[str]
     sources: Table
 
 
 class Memory:
-    """The cache of one recording, for one set of symbol options."""
+    """The cache of one recording, for one set of symbol options.
 
-    def __init__(self, file: PerfFile, options: SymbolOptions) -> None:
+    `said` tells of what this process decoded itself. What the recording is, is looked up here: to
+    be made as soon as the file was opened, as another may come to stand at its path.
+    """
+
+    def __init__(self, file: PerfFile, options: SymbolOptions, said: Callable[[], Said]) -> None:
         self._cache = Cache(file.path)
         self._options = options
+        self._said = said
         self._key = key_of(file, options)
 
-    def keep(self, decoded: Decoded, symbolizer: Symbolizer) -> Decoded:
+    def keep(self, decoded: Decoded) -> Decoded:
         """Write what every answer needs, while these go on; stacks when somebody asks for them."""
         if self._key is None:
             return decoded
         profile = decoded.profile
-        sources = symbolizer.sources
-        holds: Meta = {
-            "files": _used_files(symbolizer, self._options),
-            "boot": boot_id() if "/proc/kallsyms" in sources["source"].tolist() else "",
-        }
         meta: Meta = {
-            **holds,
-            "warnings": symbolizer.warnings,
-            "sources": [sources[name].tolist() for name in _SOURCES],
+            **self._told(),
             "unit": profile.unit,
             "strings": {name: getattr(profile, name).categories for name in _STRINGS},
         }
@@ -105,7 +119,7 @@ class Memory:
 
         def stacked() -> Stacked:
             found = profile.stacked
-            self.keep_stacks(found, decoded.addresses, holds)
+            self.keep_stacks(found, decoded.addresses)
             return found
 
         kept = replace(profile, stacked_later=stacked)
@@ -117,19 +131,23 @@ class Memory:
         if found is None:
             return None
         meta, arrays = found
-        kept = _KeptStacks(self, meta, afresh)
+        kept = _KeptStacks(self, afresh, self._said, _said(meta))
         columns: dict[str, Any] = {name: arrays[name] for name in _NUMBERS}
         columns |= {name: Categorical(arrays[name], meta["strings"][name]) for name in _STRINGS}
-        profile = Profile(**columns, stacked_later=lambda: kept.both[0], unit=meta["unit"])
-        decoded = Decoded(profile, arrays["machine_pid"], lambda: kept.both[1])
-        return Remembered(decoded, meta["warnings"], _sources(meta["sources"]))
+        profile = Profile(**columns, stacked_later=lambda: kept.both()[0], unit=meta["unit"])
+        decoded = Decoded(profile, arrays["machine_pid"], lambda: kept.both()[1])
+        return Remembered(decoded, kept.said)
 
-    def keep_stacks(self, stacked: Stacked, addresses: Addresses, holds: Meta) -> None:
+    def keep_stacks(self, stacked: Stacked, addresses: Addresses) -> None:
         """Write the stacks of the samples whose names were kept."""
         frames = stacked.frames
         table = np.zeros(len(addresses.ip), np.int32)
         table[addresses.which] = stacked.stacks.frames
-        meta: Meta = {**holds, "symbol": frames.symbol.categories, "dso": frames.dso.categories}
+        meta: Meta = {
+            **self._told(),
+            "symbol": frames.symbol.categories,
+            "dso": frames.dso.categories,
+        }
         arrays: dict[str, NDArray[Any]] = {
             "stack": stacked.stack,
             "offsets": addresses.offsets,
@@ -144,8 +162,8 @@ class Memory:
         }
         self._write("stacks", meta, arrays)
 
-    def stacks(self) -> tuple[Stacked, Addresses] | None:
-        """The kept stacks, if they still hold."""
+    def stacks(self) -> tuple[Stacked, Addresses, Said] | None:
+        """The kept stacks, if they still hold, and what was said of them and of the names."""
         found = self._load("stacks")
         if found is None:
             return None
@@ -153,7 +171,17 @@ class Memory:
         symbol, dso = Categorical(a["symbol"], meta["symbol"]), Categorical(a["dso"], meta["dso"])
         addresses = Addresses(a["offsets"], a["which"], a["ip"], a["mode"], a["kind"])
         stacks = Stacks(a["offsets"], a["table"][a["which"]])
-        return Stacked(a["stack"], stacks, FrameTable(symbol, dso, a["frame_mode"])), addresses
+        stacked = Stacked(a["stack"], stacks, FrameTable(symbol, dso, a["frame_mode"]))
+        return stacked, addresses, _said(meta)
+
+    def _told(self) -> Meta:
+        """What was said so far, and the files that it depends on."""
+        said = self._said()
+        return {
+            "files": _looked_for(said.sources, self._options),
+            "warnings": said.warnings,
+            "sources": [said.sources[name].tolist() for name in _SOURCES],
+        }
 
     def _write(self, part: str, meta: Meta, arrays: Arrays) -> None:
         """In the background: numpy goes on meanwhile, and the process ends when it is written."""
@@ -166,35 +194,57 @@ class Memory:
         found = None if self._key is None else self._cache.load(part, self._key)
         if found is None:
             return None
-        meta = found[0]
-        same = all(identity(path) == was for path, was in meta["files"].items())
-        return found if same and meta["boot"] in ("", boot_id()) else None
+        same = all(identity(path) == was for path, was in found[0]["files"].items())
+        return found if same else None
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What a cache held: the samples with their names; `said` as a first opening would say it."""
+
+    decoded: Decoded
+    said: Callable[[], Said]
 
 
 class _KeptStacks:
-    """Stacks of a recording whose names came from the cache: from there too, or worked out."""
+    """Stacks of a recording whose names came from the cache: from there too, or worked out.
 
-    def __init__(self, memory: Memory, meta: Meta, afresh: Callable[[], Decoded]) -> None:
-        self._memory, self._meta, self._afresh = memory, meta, afresh
+    `fresh` tells what this process found out itself, `said` what was said of the names alone.
+    """
 
-    @cached_property
+    def __init__(
+        self,
+        memory: Memory,
+        afresh: Callable[[], Decoded],
+        fresh: Callable[[], Said],
+        said: Said,
+    ) -> None:
+        self._memory, self._afresh, self._fresh = memory, afresh, fresh
+        self._both: tuple[Stacked, Addresses] | None = None
+        self._said: Said | None = said
+
+    def said(self) -> Said:
+        return self._fresh() if self._said is None else self._said
+
     def both(self) -> tuple[Stacked, Addresses]:
-        found = self._memory.stacks()
-        if found is None:
-            decoded = self._afresh()
-            found = decoded.profile.stacked, decoded.addresses
-            holds = {name: self._meta[name] for name in ("files", "boot")}
-            self._memory.keep_stacks(*found, holds)
-        return found
+        if self._both is None:
+            found = self._memory.stacks()
+            if found is not None:
+                self._both, self._said = found[:2], found[2]
+            else:
+                decoded = self._afresh()
+                self._both = decoded.profile.stacked, decoded.addresses
+                self._said = None
+                self._memory.keep_stacks(*self._both)
+        return self._both
 
 
-def _sources(columns: list[list[Any]]) -> Table:
-    dso, source, symbols, note = columns
-    return Table(
-        {
-            "dso": categorical(dso),
-            "source": categorical(source),
-            "symbols": np.array(symbols, np.int64),
-            "note": categorical(note),
-        }
-    )
+def _said(meta: Meta) -> Said:
+    dso, source, symbols, note = meta["sources"]
+    sources: dict[str, Column | Callable[[], Column]] = {
+        "dso": categorical(dso),
+        "source": categorical(source),
+        "symbols": np.array(symbols, np.int64),
+        "note": categorical(note),
+    }
+    return Said(meta["warnings"], Table(sources))

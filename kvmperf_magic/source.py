@@ -16,12 +16,11 @@ from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.perfdata.chains import Chains
 from kvmperf_magic.perfdata.reader import PerfFile
 from kvmperf_magic.progress import steps
-from kvmperf_magic.remembering import Memory, Remembered
+from kvmperf_magic.remembering import Memory, Remembered, Said
 from kvmperf_magic.sampler.facts import boot_id
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.spaces import AddressSpaces
 from kvmperf_magic.symbols.symbolizer import Symbolizer
-from kvmperf_magic.table import Table
 from kvmperf_magic.unwinding.complete import complete
 
 _WORTH_KEEPING = 0.5  # seconds of decoding from which on a cache is written
@@ -33,8 +32,8 @@ class Source:
     def __init__(self, file: PerfFile, options: SymbolOptions, *, cache: bool = False) -> None:
         self.file = file
         self.options = options
-        self._cache = cache
-        self.warnings: list[str] = []  # of stacks; the symbolizer has its own
+        self._memory = Memory(file, options, self._decoded_said) if cache else None
+        self._stack_warnings: list[str] = []
         self.machines = [Machine.from_json(m) for m in file.kvmperf.get("machines", [])]
 
     @cached_property
@@ -60,11 +59,7 @@ class Source:
         """The callchains of all samples, with the user frames that were left to be worked out."""
         if not self.options.unwind:
             return self.file.samples.chains
-        return complete(self.file, self.spaces, self.symbolizer, self.warnings)
-
-    @cached_property
-    def _memory(self) -> Memory | None:
-        return Memory(self.file, self.options) if self._cache else None
+        return complete(self.file, self.spaces, self.symbolizer, self._stack_warnings)
 
     @cached_property
     def _remembered(self) -> Remembered | None:
@@ -79,7 +74,7 @@ class Source:
         start = clock.perf_counter()
         decoded = self._decode()
         if self._memory and clock.perf_counter() - start > _WORTH_KEEPING:
-            return self._memory.keep(decoded, self.symbolizer)
+            return self._memory.keep(decoded)
         return decoded
 
     @property
@@ -91,16 +86,14 @@ class Source:
         return self.file.samples.event, self.file.samples.period
 
     @property
-    def symbol_sources(self) -> Table:
-        """Where the names of each DSO came from."""
+    def said(self) -> Said:
+        """Where the names met so far came from, and what stood in the way of them and of stacks."""
         _ = self.decoded
-        return self._remembered.sources if self._remembered else self.symbolizer.sources
+        return self._remembered.said() if self._remembered else self._decoded_said()
 
-    @property
-    def symbol_warnings(self) -> list[str]:
-        """What stood in the way of names."""
-        _ = self.decoded
-        return self._remembered.warnings if self._remembered else self.symbolizer.warnings
+    def _decoded_said(self) -> Said:
+        warnings = [*self._stack_warnings, *self.symbolizer.warnings]
+        return Said(warnings, self.symbolizer.sources)
 
     def _decode(self) -> Decoded:
         file = self.file

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import kvmperf_magic as kvm
-from kvmperf_magic import arguments, cache, source
+from kvmperf_magic import arguments, cache, remembering, source
 from kvmperf_magic.cache import Cache
 from kvmperf_magic.recording import Recording
 
@@ -130,6 +130,28 @@ class TestFile:
         self.place(tmp_path)
         assert self.load(tmp_path) is None
 
+    def test_only_files_are_looked_at(self, tmp_path: Path) -> None:
+        """Not what a link leads to, and nobody waits for the other end of a pipe."""
+        place = self.place(tmp_path)
+        aside = place.rename(tmp_path / "aside")
+        place.symlink_to(aside)
+        assert self.load(tmp_path) is None
+        place.unlink()
+        os.mkfifo(place)
+        assert self.load(tmp_path) is None
+        place.unlink()
+        aside.rename(place)
+        assert self.load(tmp_path) is not None
+
+    def test_a_user_without_a_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def nowhere() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", nowhere)
+        self.place(tmp_path)
+        assert self.load(tmp_path)[0] == {"said": "ü"}
+
     @pytest.mark.root
     def test_what_others_left_is_not_looked_at(self, tmp_path: Path) -> None:
         os.chown(self.place(tmp_path), 4242, 4242)
@@ -221,6 +243,61 @@ class TestRecording:
         aside.rename(path)
         assert "spins" in kvm.open(recorded).samples["symbol"]
 
+    def test_what_is_said_is_the_same(
+        self, perf: Callable[..., str], program: Callable[[str], Path], recorded: Path
+    ) -> None:
+        """Before stacks were asked for and after, whatever of both comes from the cache."""
+        busy = program("spins")
+        command = ["record", "-q", "--call-graph", "dwarf,8192", "-e", "cpu-clock", "-F", "500"]
+        perf(*command, "-o", str(recorded), "--", str(busy))
+        aside = busy.rename(busy.with_name("aside"))
+
+        def said(recording: Recording) -> list[Any]:
+            found = [recording.warnings, list(recording.symbols.rows())]
+            assert len(recording.callchains.ip)
+            return [*found, recording.warnings, list(recording.symbols.rows())]
+
+        expected = said(kvm.open(recorded, cache=False))
+        assert len(expected[2]) > len(expected[0])
+        for kept_before in ([], ["names"], ["names", "stacks"]):
+            for place in kept(recorded.parent):
+                if place.suffix.removeprefix(".kvmperf-") not in kept_before:
+                    place.unlink()
+            assert said(kvm.open(recorded)) == expected
+            written()
+        memory = kvm.open(recorded)._source._memory
+        assert memory is not None
+        found = memory._load("stacks")
+        assert found is not None
+        of_stacks = {row["dso"] for row in expected[3] if str(row["dso"]).startswith("/")}
+        assert of_stacks <= found[0]["files"].keys()
+        aside.rename(busy)
+
+    def test_symbols_that_were_installed_later(
+        self, recorded: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(remembering, "_DEBUG", tmp_path / "debug")
+        assert len(kvm.open(recorded).samples)
+        written()
+        assert kvm.open(recorded)._source._remembered is not None
+        (tmp_path / "debug/.build-id/ab").mkdir(parents=True)
+        assert kvm.open(recorded)._source._remembered is None
+
+    def test_another_recording_at_its_path(
+        self, perf: Callable[..., str], recorded: Path, program: Callable[[str], Path]
+    ) -> None:
+        """A recording that was opened before is not what is remembered of the new one."""
+        first = kvm.open(recorded)
+        expected = answers(kvm.open(recorded, cache=False))
+        recorded.rename(recorded.with_name("perf.data.old"))
+        command = ["record", "-q", "-e", "cpu-clock", "-F", "1000", "-o", str(recorded), "--"]
+        perf(*command, str(program("spins")))
+        assert answers(first) == expected
+        written()
+        other = answers(kvm.open(recorded, cache=False))
+        assert other != expected
+        assert answers(kvm.open(recorded)) == other
+
     def test_a_changed_recording(self, recorded: Path) -> None:
         """Even one that has kept its size and its time."""
         first = answers(kvm.open(recorded))
@@ -230,7 +307,8 @@ class TestRecording:
         recorded.write_bytes(data)
         os.utime(recorded, ns=(was.st_atime_ns, was.st_mtime_ns))
         assert recorded.stat().st_ino == was.st_ino
-        memory = source.Memory(kvm.open(recorded)._source.file, kvm.open(recorded)._source.options)
+        memory = kvm.open(recorded)._source._memory
+        assert memory is not None
         assert memory.names(never) is None  # type: ignore[arg-type]
         assert answers(kvm.open(recorded))[:13] == first[:13]
 
