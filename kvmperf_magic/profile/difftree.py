@@ -13,9 +13,13 @@ from kvmperf_magic.modes import GUEST_KERNEL
 from kvmperf_magic.profile.groups import group, group_rows, sums, within
 from kvmperf_magic.profile.pairing import Side, is_across, pair_profiles
 from kvmperf_magic.profile.profile import GUEST_CODES, Profile, categorical
-from kvmperf_magic.profile.stats import _MERGES as MERGES
-from kvmperf_magic.profile.stats import MOST_BLOCKS, Shares, difference, time_blocks
-from kvmperf_magic.profile.stats import _jackknife as jackknife
+from kvmperf_magic.profile.stats import (
+    Shares,
+    binomial_variance,
+    block_variance,
+    difference,
+    time_blocks,
+)
 from kvmperf_magic.profile.tree import LABEL, grow
 from kvmperf_magic.table import Categorical
 
@@ -306,16 +310,11 @@ def _shares(
     size = float(weight.sum()) ** 2 / float((weight**2).sum())
     total = cells.sum(axis=1)
     share = total / profile.total
-    smoothed = (share * size + 1) / (size + 2)
-    variance = smoothed * (1 - smoothed) / (size + 2)
+    variance = binomial_variance(share, size)
     if blocks > 1:
         for start in range(0, len(cells), _ROWS_AT_ONCE):
             here = slice(start, start + _ROWS_AT_ONCE)
-            spread = jackknife(cells[here], whole)
-            for merge in MERGES if blocks == MOST_BLOCKS else ():
-                longer = [c.reshape(len(c), -1, merge).sum(axis=-1) for c in (cells[here], whole)]
-                spread = np.maximum(spread, jackknife(*longer))
-            variance[here] = np.maximum(variance[here], spread)
+            variance[here] = np.maximum(variance[here], block_variance(cells[here], whole))
     freedom = blocks - 1.0 if blocks > 1 else max(size - 1, 1.0)
     return Shares(share, variance, total, samples.astype(np.int64), freedom)
 

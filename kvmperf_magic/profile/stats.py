@@ -78,9 +78,8 @@ def estimate_shares(
     share = _ratio(row_weight, totals)
 
     size = _ratio(totals**2, squares)
-    smoothed = (share * size + 1) / (size + 2)
     # of a total without samples nothing is known: the share may be anything from 0 to 1
-    variance = np.where(size > 0, smoothed * (1 - smoothed) / (size + 2), 1.0)
+    variance = np.where(size > 0, binomial_variance(share, size), 1.0)
     freedom = float(max(size.max(initial=0.0) - 1, 1.0))
     if blocks > 1:
         block_totals = sums(stratum * blocks + block, weight, strata * blocks)
@@ -91,15 +90,32 @@ def estimate_shares(
             here = slice(None) if stop - start == rows else (row >= start) & (row < stop)
             cells = sums(cell[here] - start * blocks, weight[here], (stop - start) * blocks)
             cells = cells.reshape(-1, blocks)
-            whole = block_totals[row_stratum[start:stop]]
-            spread = _jackknife(cells, whole)
-            if blocks == MOST_BLOCKS:
-                for merge in _MERGES:
-                    merged = [c.reshape(len(c), -1, merge).sum(axis=-1) for c in (cells, whole)]
-                    spread = np.maximum(spread, _jackknife(merged[0], merged[1]))
+            spread = block_variance(cells, block_totals[row_stratum[start:stop]])
             variance[start:stop] = np.maximum(variance[start:stop], spread)
         freedom = blocks - 1.0
     return Shares(share, variance, row_weight, samples, freedom)
+
+
+def binomial_variance(
+    share: NDArray[np.float64], size: NDArray[np.float64] | float
+) -> NDArray[np.float64]:
+    """The variance of shares of `size` independent draws, one success and one failure added."""
+    smoothed = (share * size + 1) / (size + 2)
+    return np.asarray(smoothed * (1 - smoothed) / (size + 2))
+
+
+def block_variance(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The variance of r shares by what they are in each block of time, and in longer ones.
+
+    part: float64[r, blocks], sums of weights of each row; whole: of all, float64[r, blocks] or
+    float64[1, blocks], in the blocks of `time_blocks`, at least two.
+    """
+    spread = _jackknife(part, whole)
+    if part.shape[-1] == MOST_BLOCKS:
+        for merge in _MERGES:
+            longer = [c.reshape(len(c), -1, merge).sum(axis=-1) for c in (part, whole)]
+            spread = np.maximum(spread, _jackknife(longer[0], longer[1]))
+    return spread
 
 
 def _jackknife(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
