@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from kvmperf_magic.perfdata.abi import Feature
+from kvmperf_magic.perfdata.cursor import Cursor
 
 # sizes of the fields of perf_event_attr up to config4; what is newer counts as u64
 _ATTR = (4, 4, 8, 8, 8, 8, 8, 4, 4, 8, 8, 8, 8, 4, 4, 8, 4, 2, 2, 4, 4)
@@ -82,19 +83,12 @@ def section(feature: int, data: bytes, cpus: int) -> bytes:
     return bytes(reader.out) + data[reader.at :]
 
 
-class _Turner:
+class _Turner(Cursor):
     """Reads theirs, writes ours."""
 
     def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
+        super().__init__(data)
         self.out = bytearray()
-
-    def take(self, size: int) -> bytes:
-        part = self.data[self.at : self.at + size]
-        if len(part) != size:
-            raise ValueError(f"{size} bytes wanted at {self.at} of {len(self.data)}")
-        self.at += size
-        return part
 
     def number(self, size: int) -> int:
         raw = self.take(size)
