@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import kvmperf_magic
+from kvmperf_magic import __version__
 from kvmperf_magic.perfdata import features
 from kvmperf_magic.perfdata.abi import Feature
 from kvmperf_magic.perfdata.features import BuildId, CpuTopology, NumaNode
@@ -32,7 +32,7 @@ def of_machine() -> dict[Feature, bytes]:
     told = {
         Feature.HOSTNAME: features.encode_string(uname.nodename),
         Feature.OSRELEASE: features.encode_string(uname.release),
-        Feature.VERSION: features.encode_string(f"kvmperf_magic {kvmperf_magic.__version__}"),
+        Feature.VERSION: features.encode_string(f"kvmperf_magic {__version__}"),
         Feature.ARCH: features.encode_string(uname.machine),
         Feature.NRCPUS: features.encode_nrcpus(available, len(online)),
         Feature.TOTAL_MEM: features.encode_total_mem(_memory(read_text("/proc/meminfo") or "")[0]),
