@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -81,8 +82,12 @@ class Container:
         walked = walk(self._buffer, self.start, min(self._end, size), self.order)
         yield walked, damage + _problem(walked, "")
         for path in data_files(self.path):
-            walked = walk(_mapped(path), order=self.order)
-            yield walked, _problem(walked, f"{path.name}: ")
+            try:
+                walked = walk(_mapped(path), order=self.order)
+            except FileError as error:
+                yield walk(b"", order=self.order), [Damage(0, f"{path.name}: {error.message}")]
+            else:
+                yield walked, _problem(walked, f"{path.name}: ")
 
     def _read_attrs(self, header: FileHeader, session: Session, damage: list[Damage]) -> None:
         """The attrs section: entries of {attr, Section of its ids}, as long as attr_size says."""
@@ -146,8 +151,12 @@ def _problem(walked: Walk, where: str) -> list[Damage]:
 
 def _mapped(path: Path) -> Buffer:
     try:
-        with path.open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
+        # to open a pipe would wait for somebody who writes to it
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ValueError("it is a device, a pipe or a socket, and no file")
+            if not found.st_size:
                 return b""
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:

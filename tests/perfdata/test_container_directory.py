@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 from perfdump import dumped, ours
 
+from kvmperf_magic import demo
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.perfdata.reader import PerfFile, read
 
+RECORDINGS = Path(demo.__file__).parent / "recordings"
 LOOP = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; ls / >/dev/null"
 OPTIONS = ("-q", "-F", "2000", "-g", "-e", "cpu-clock")
 
@@ -54,6 +57,26 @@ def test_a_cut_thread_is_told(perf: Callable[..., str], tmp_path: Path) -> None:
     assert sum(file.counts.values()) == whole - 1
     (damage,) = file.damage
     assert damage.message.startswith(f"{last.name}: a record of")
+
+
+def test_a_thread_that_is_no_file(tmp_path: Path) -> None:
+    """The others are read, and nobody waits for somebody to write into a pipe."""
+    (tmp_path / "data").write_bytes((RECORDINGS / "again.data").read_bytes())
+    count = len(read(tmp_path).samples)
+    assert count
+    os.mkfifo(tmp_path / "data.0")
+    (tmp_path / "data.1").mkdir()
+    file = read(tmp_path)
+    assert len(file.samples) == count
+    told = [damage.message for damage in file.damage]
+    assert [text.split(":")[0] for text in told] == ["data.0", "data.1"]
+    assert "is a device, a pipe or a socket, and no file" in told[0]
+
+
+def test_a_pipe_is_no_recording(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "perf.data")
+    with pytest.raises(FileError, match="a device, a pipe or a socket"):
+        read(tmp_path / "perf.data")
 
 
 def test_another_directory(tmp_path: Path) -> None:
