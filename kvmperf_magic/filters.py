@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +36,7 @@ def select(
         mask &= np.isin(whole.mode, mode_codes([modes] if isinstance(modes, str) else modes))
     for name, wanted in numbers.items():
         if wanted is not None:
-            mask &= np.isin(getattr(whole, name), np.atleast_1d(np.asarray(wanted)))
+            mask &= np.isin(getattr(whole, name), _numbers(name, wanted))
     if vm is not None:
         mask &= _of_vms(decoded, path, [vm] if isinstance(vm, str | int) else vm)
     if event is not None:
@@ -44,12 +46,34 @@ def select(
             mask &= getattr(whole, name).where(_regex(pattern).search)
     if time is not None:
         start = int(whole.time[0]) if len(whole) else 0
-        for bound, is_end in zip(time, (False, True), strict=True):
-            if bound is None:
-                continue
-            at = start + round(bound * 1e9) if isinstance(bound, float) else bound
-            mask &= (whole.time < at) if is_end else (whole.time >= at)
+        since, until = (_clock(bound, start) for bound in _pair(time))
+        if since is not None:
+            mask &= whole.time >= since
+        if until is not None:
+            mask &= whole.time < until
     return mask
+
+
+def _numbers(name: str, wanted: int | Sequence[int]) -> NDArray[Any]:
+    numbers = np.atleast_1d(np.asarray(wanted))
+    if len(numbers) and numbers.dtype.kind not in "iu":
+        raise QueryError(f"{name} is {wanted!r}", "a whole number, or several")
+    return numbers
+
+
+def _pair(time: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
+    if isinstance(time, str) or not isinstance(time, Sequence) or len(time) != 2:
+        raise QueryError(f"time is {time!r}", "a pair: (from, until), None where there is no bound")
+    return time
+
+
+def _clock(bound: float | None, start: int) -> int | None:
+    """A bound in the samples' nanoseconds: a float is seconds since `start`."""
+    if bound is None or isinstance(bound, int | np.integer):
+        return bound if bound is None else int(bound)
+    if not isinstance(bound, float | np.floating) or not math.isfinite(bound):
+        raise QueryError(f"{bound!r} is no time", "seconds as a float, or nanoseconds as an int")
+    return start + round(float(bound) * 1e9)
 
 
 def _of_vms(decoded: Decoded, path: str, wanted: Sequence[str | int]) -> NDArray[np.bool_]:

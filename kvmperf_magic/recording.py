@@ -79,6 +79,7 @@ class Recording(Exporting):
 
     @property
     def path(self) -> str:
+        """What was opened, as it was named."""
         return self._source.file.path
 
     @property
