@@ -98,9 +98,9 @@ class Parts:
             return self.words[place]
         return np.where(inside, self.words[np.where(inside, place, 0)], np.uint64(0))
 
-    def count(self, part: int, at: int = 0) -> NDArray[np.int64]:
-        """A word that is a count."""
-        return np.minimum(self.word(part, at), _MOST).astype(np.int64)
+    def count(self, part: int) -> NDArray[np.int64]:
+        """The first word of a part, which is a count."""
+        return np.minimum(self.word(part), _MOST).astype(np.int64)
 
     def _step(self, part: int) -> None:
         """Note where the next part begins, and find the one behind it."""

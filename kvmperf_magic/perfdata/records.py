@@ -239,11 +239,6 @@ def finished_round() -> bytes:
     return record(RecordType.FINISHED_ROUND, 0, b"")
 
 
-def finished_init() -> bytes:
-    """PERF_RECORD_FINISHED_INIT: the synthesised records end here (perf 6.0 and later)."""
-    return record(RecordType.FINISHED_INIT, 0, b"")
-
-
 class IdIndexEntry(NamedTuple):
     """One event id: which counter it is, and the guest it belongs to (0 and -1: none)."""
 

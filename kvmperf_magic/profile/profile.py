@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, MODES, mode_codes
+from kvmperf_magic.modes import GUEST_MODES, MODES, mode_codes
 from kvmperf_magic.numbering import hash_rows, number
 from kvmperf_magic.profile.groups import group, sums, within
 from kvmperf_magic.table import Categorical
 
-HOST_CODES = mode_codes(HOST_MODES)
 GUEST_CODES = mode_codes(GUEST_MODES)
 
 
