@@ -8,10 +8,13 @@ import signal
 import struct
 import subprocess
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 _OPTIONS = (
@@ -29,10 +32,26 @@ _OPTIONS = (
 )
 
 
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def program() -> str:
+    """The path of the browser (mark the test `chromium`)."""
+    return next(path for path in map(shutil.which, NAMES) if path)
+
+
+@contextmanager
+def driven() -> Iterator[Any]:
+    """The browser as playwright drives it."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=program(), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 def _run(folder: Path, *arguments: str) -> str:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(path for path in map(shutil.which, names) if path)
-    command = [program, *_OPTIONS, f"--user-data-dir={folder / 'chromium'}", *arguments]
+    command = [program(), *_OPTIONS, f"--user-data-dir={folder / 'chromium'}", *arguments]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

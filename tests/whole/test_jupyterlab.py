@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,11 +11,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from browser import driven
+from nbformat.reader import NotJSONError
 
 from kvmperf_widgets.picture import PLOTLY
 
@@ -67,15 +69,10 @@ def lab(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def page() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(path for path in map(shutil.which, names) if path)
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with driven() as browser:
         made = browser.new_page(viewport={"width": 1300, "height": 900})
         made.set_default_timeout(WAIT)
         yield made
-        browser.close()
 
 
 def run(lab: str, page: Any, path: Path, cell: str) -> None:
@@ -94,11 +91,12 @@ def save(page: Any, path: Path) -> list[Any]:
     """Saves the notebook; the outputs of its cell."""
     page.keyboard.press("Control+s")
     for _ in range(60):
-        saved = nbformat.read(path, as_version=4)
-        if saved.cells[0].get("outputs"):
-            break
+        with suppress(NotJSONError):  # read while the server is writing it
+            outputs = nbformat.read(path, as_version=4).cells[0].get("outputs")
+            if outputs:
+                return list(outputs)
         page.wait_for_timeout(500)
-    return list(saved.cells[0].outputs)
+    raise AssertionError("the notebook is saved without outputs")
 
 
 def test_the_explorer_lives_in_the_page_and_the_picture_in_the_file(
