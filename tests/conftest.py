@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import browser
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 
 def _kvm() -> bool:
@@ -38,7 +40,7 @@ NEEDS: dict[str, tuple[Callable[[], object], str]] = {
     "kvm": (_kvm, "no usable /dev/kvm"),
     "root": (_root, "needs root or perf_event_paranoid <= -1"),
     "qemu": (_which("qemu-system-x86_64"), "no qemu-system-x86_64 (Debian: qemu-system-x86)"),
-    "chromium": (_which("chromium", "chromium-browser", "google-chrome"), "no Chromium"),
+    "chromium": (_which(*browser.NAMES), "no Chromium"),
     "fixtures": (_fixtures, "KVMPERF_FIXTURES names no folder with recordings"),
     "compiler": (_which("cc", "gcc", "clang"), "no C compiler"),
 }
@@ -58,6 +60,18 @@ def fixtures() -> Path:
     folder = _fixtures()
     assert folder is not None
     return folder
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
+    """A shell with the extension, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    InteractiveShell.clear_instance()
+    shell = InteractiveShell.instance()
+    shell.run_line_magic("load_ext", "kvmperf_magic")
+    yield shell
+    shell.run_line_magic("unload_ext", "kvmperf_magic")
+    InteractiveShell.clear_instance()
 
 
 @pytest.fixture(scope="session")

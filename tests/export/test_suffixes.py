@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,17 +18,6 @@ from kvmperf_magic.errors import QueryError
 from kvmperf_magic.exporting import SUFFIXES, format_of
 
 _RECORDINGS = Path(demo.__file__).parent / "recordings"
-
-
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
-    monkeypatch.chdir(tmp_path)
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance()
-    shell.run_line_magic("load_ext", "kvmperf_magic")
-    yield shell
-    shell.run_line_magic("unload_ext", "kvmperf_magic")
-    InteractiveShell.clear_instance()
 
 
 def _json(key: str) -> Callable[[bytes], bool]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,18 +25,6 @@ shell.run_line_magic("load_ext", "kvmperf_magic")
 heavy = {"plotly", "ipywidgets", "pandas", "polars", "pyarrow", "numpy", "elftools"}
 print(sorted(heavy & set(sys.modules)))
 """
-
-
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
-    """A shell with the extension, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance()
-    shell.run_line_magic("load_ext", "kvmperf_magic")
-    yield shell
-    shell.run_line_magic("unload_ext", "kvmperf_magic")
-    InteractiveShell.clear_instance()
 
 
 def test_loading_imports_nothing_heavy_and_prints_nothing() -> None:

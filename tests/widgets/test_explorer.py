@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import driven
 from explorer_page import write_page
 from test_browser import HOSTILE, hostile_graph
 from test_flame import lock_tree, recursive_tree
@@ -25,13 +25,8 @@ browsers = pytest.mark.chromium
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(path for path in map(shutil.which, names) if path)
-    with playwright.sync_playwright() as running:
-        made = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield made
-        made.close()
+    with driven() as found:
+        yield found
 
 
 class Seen:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import driven
 from live_page import write_live
 from test_heat import heat_of, hostile_heat, made
 from test_tables import HOSTILE
@@ -25,13 +25,8 @@ LEFT, RIGHT, TOP, HEIGHT = 62, 14, 6, 320  # of the plot in the canvas, as heat.
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(path for path in map(shutil.which, names) if path)
-    with playwright.sync_playwright() as running:
-        found = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with driven() as found:
         yield found
-        found.close()
 
 
 class Seen:
