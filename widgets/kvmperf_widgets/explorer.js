@@ -136,13 +136,9 @@ function explore(data, host, theme) {
   }
 
   function resize() {
-    const ratio = window.devicePixelRatio || 1;
     width = Math.max(stage.clientWidth, 200);
     height = Math.max(Math.min(rows * ROW, MOST_HEIGHT), 4 * ROW);
-    canvas.style.height = height + "px";
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    fitted(canvas, context, width, height);
     drawn = false;
   }
 

@@ -129,12 +129,8 @@ function heat(data, host, model) {
   }
 
   function resize() {
-    const ratio = window.devicePixelRatio || 1, height = TOP + MAP_HEIGHT + FOOT;
     width = Math.max(stage.clientWidth, 300);
-    canvas.style.height = height + "px";
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    fitted(canvas, context, width, TOP + MAP_HEIGHT + FOOT);
     drawn = false;
   }
 

@@ -31,6 +31,15 @@ function setColours(root, theme) {
   }
 }
 
+/* Gives a canvas this size in CSS pixels, sharp on any screen. */
+function fitted(canvas, context, width, height) {
+  const ratio = window.devicePixelRatio || 1;
+  canvas.style.height = height + "px";
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+}
+
 /* The data come when they are asked for: they are no state, so that nothing saves them. */
 function asked(model, type, unpacked) {
   return new Promise((resolve) => {
