@@ -48,6 +48,8 @@ def kept(folder: Path) -> list[Path]:
 def everything_is_worth_keeping(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(source, "_WORTH_KEEPING", -1.0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    # build-ids that another perf adds to the user's own meanwhile would end every cache
+    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 class TestFile:
