@@ -6,6 +6,8 @@ reads it for code in anonymous memory (tools/perf/util/symbol.c: dso__load_perf_
 
 from __future__ import annotations
 
+import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,14 +67,24 @@ def parse(text: bytes) -> SymbolTable:
 
 
 def path_of(pid: int, *, alive: bool) -> Path | None:
-    """The perf map of a process: in /tmp, or in its own container's where it still runs."""
+    """The perf map of a process: in /tmp, or in its own container's where it still runs.
+
+    Anybody can write to /tmp: one that belongs to somebody else than root, the reader or the
+    process is none (perf's dso__load() takes the first two).
+    """
+    owners = {0, os.geteuid()}
+    if alive:
+        with suppress(OSError):
+            owners.add(Path(f"/proc/{pid}").stat().st_uid)
     candidates = [Path(f"/tmp/perf-{pid}.map")]
     if alive:
         inner = _inner_pid(pid)
         candidates.insert(0, Path(f"/proc/{pid}/root/tmp/perf-{inner}.map"))
     for path in candidates:
         with suppress(OSError):
-            if path.is_file() and path.stat().st_size <= _MOST_BYTES:
+            found = path.lstat()
+            owned = stat.S_ISREG(found.st_mode) and found.st_uid in owners
+            if owned and found.st_size <= _MOST_BYTES:
                 return path
     return None
 

@@ -234,6 +234,23 @@ def test_perf_map_that_grows() -> None:
         path.unlink(missing_ok=True)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes files of another user")
+def test_a_perf_map_of_somebody_else_is_none(tmp_path: Path) -> None:
+    pid = 2**22 + 1  # beyond what the kernel gives
+    path = Path(f"/tmp/perf-{pid}.map")
+    path.write_bytes(b"10 10 forged\n")
+    try:
+        assert perfmap.path_of(pid, alive=False) == path
+        os.chown(path, 65534, 65534)
+        assert perfmap.path_of(pid, alive=False) is None
+        path.unlink()
+        (tmp_path / "own").write_bytes(b"10 10 forged\n")
+        path.symlink_to(tmp_path / "own")
+        assert perfmap.path_of(pid, alive=False) is None
+    finally:
+        path.unlink()
+
+
 def test_perf_map_of_a_writer_that_reuses_addresses() -> None:
     table = perfmap.parse(b"10 10 old\n30 8 other\nbroken\n10 20 new\nffffffffffffffff 9 x\n40 ")
     assert table.names == ["new", "other"]
