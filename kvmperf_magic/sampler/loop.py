@@ -24,12 +24,14 @@ FLUSH_SECONDS = 0.5  # the most that a kill -9 may cost
 STREAM_SECONDS = 0.1
 TELL_SECONDS = 0.5
 _LOOKED_AT = 128  # records of a drained piece whose headers are walked
+_COUNTED = 4096  # records of a recording that are all walked: a short one is counted, not estimated
 _ROUND = records.finished_round()
 
 
 @dataclass
 class Progress:
-    """What is known without decoding. `samples` is estimated from the mean size of a record."""
+    """What is known without decoding. `samples` is counted as long as there are few, then
+    estimated from the mean size of a record."""
 
     elapsed: float = 0.0
     bytes: int = 0
@@ -74,6 +76,7 @@ class RecordingLoop:
                 re.escape(records.lost(0, 0, trailer)[:8]) + rb"(?s:.{8}(.{8}))"
             )
         self._lost_records = 0
+        self._walked = 0
         # of a mapping that begins while we record: device and inode, then the name
         self._mmap2_head = struct.pack("<IH", RecordType.MMAP2, MISC_USER)
         self._mmap2 = re.compile(
@@ -165,11 +168,12 @@ class RecordingLoop:
             for met in self._lost.finditer(data):
                 self._lost_records += int.from_bytes(met[1], "little")
         at = samples = 0
-        for _ in range(_LOOKED_AT):
+        for _ in range(max(_LOOKED_AT, _COUNTED - self._walked)):
             if at + 8 > len(data):
                 break
             kind, _misc, size = struct.unpack_from("<IHH", data, at)
             samples += kind == RecordType.SAMPLE
+            self._walked += 1
             at += size
         self.progress.samples += round(samples * len(data) / max(at, 1))
 

@@ -164,8 +164,11 @@ def test_without_times_forks_hand_names_on(tmp_path: Path, perf: Callable[..., s
     ours = {(name, str(tid)) for name, tid in zip(named, samples.tid.tolist(), strict=True)}
     # before its exec a thread has another name: which samples those are, only times could tell
     assert {tid for _, tid in ours} == {tid for _, tid in theirs}
-    assert ours <= theirs
-    assert ours
+    # perf goes by the order of the ring buffers: samples that stand before their thread's FORK
+    # have no name there
+    nameless = {("sh", tid) for name, tid in theirs if name == f":{tid}"}
+    assert ours <= theirs | nameless
+    assert "sh" in {name for name, _ in ours}
 
 
 def record(kind: int, misc: int, body: bytes) -> bytes:

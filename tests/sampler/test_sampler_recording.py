@@ -51,7 +51,7 @@ def test_a_command_is_sampled_as_long_as_it_runs(tmp_path: Path, perf: Perf) -> 
         assert burnt(path) == pytest.approx(0.5, rel=0.15)
     file = read(ours)
     assert set(file.samples.pid.tolist()) == {int(file.samples.pid[0])}
-    assert len(file.samples) == pytest.approx(stats.samples, rel=0.1)
+    assert len(file.samples) == stats.samples  # so few are counted
     assert stats.lost == 0
     # the same attr, but that ours can be told from others by IDENTIFIER, and says the CPU
     mine, perfs = evlist(perf, ours)[0], evlist(perf, theirs)[0]
