@@ -40,7 +40,7 @@ def agree(perf: Perf, path: Path) -> tuple[int, int, list[str]]:
     Of a return address that is 0, as the copy of the stack ends there, perf takes 1 and prints it:
     that is no frame. In rare places there (the dynamic linker's entry) perf prints one more word,
     of no map, or stops a frame before: of two chains one then continues the other. It ends like
-    that also where it meets a 0 in between (seen in __run_exit_handlers): ours may go on, to _start.
+    that too where it meets a 0 in between (seen in __run_exit_handlers): ours may go on to _start.
     """
     theirs = of_perf(perf, path)
     ended = {key for key, chain in theirs.items() if chain[-1:] == [2**64 - 1]}
