@@ -110,7 +110,7 @@ def test_the_explorer_lives_in_the_page_and_the_picture_in_the_file(
     assert not page.locator(".js-plotly-plot").is_visible()  # its place is taken
     assert "guest-user" in str(page.locator(".kvmp-x").text_content())
     page.locator(".kvmp-x input").fill("ticket_spin_lock")
-    assert "% matched" in str(page.locator(".kvmp-x-found").text_content())
+    assert "% matched" in str(page.locator(".kvmp-x-matched").text_content())
 
     data = save(page, tmp_path / "live.ipynb")[-1].data
     assert {PLOTLY, "image/svg+xml", "text/plain"} <= set(data)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import driven
-from explorer_page import write_page
+from explorer_page import Seen, write_page
 from test_browser import HOSTILE, hostile_graph
 from test_flame import lock_tree, recursive_tree
 from trees import big_tree
@@ -29,53 +29,14 @@ def browser() -> Iterator[Any]:
         yield found
 
 
-class Seen:
-    """An explorer in a page, and what can be read and done there."""
-
-    def __init__(self, page: Any, graph: FlameGraph, path: Path) -> None:
-        self.page = page
-        self.errors: list[str] = []
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.goto(write_page(graph, path).as_uri())
-        page.wait_for_function("document.title.endsWith('and ready')")
-        self.canvas = page.locator(".kvmp-x canvas")
-
-    def text(self, part: str) -> str:
-        return str(self.page.locator(f".kvmp-x-{part}").first.text_content())
-
-    def point(self, x: float, row: int) -> None:
-        """The pointer onto a share (0..1) of the width, on a row counted from the top."""
-        box = self.canvas.bounding_box()
-        self.page.mouse.move(box["x"] + x * box["width"], box["y"] + 18 * row + 9)
-
-    def tip(self, x: float, row: int) -> str:
-        self.point(x, row)
-        tip = self.page.locator(".kvmp-x-tip")
-        return str(tip.text_content()) if tip.is_visible() else ""
-
-    def click(self, x: float, row: int, key: str = "") -> None:
-        self.point(x, row)
-        if key:
-            self.page.keyboard.down(key)
-        self.page.mouse.down()
-        self.page.mouse.up()
-        if key:
-            self.page.keyboard.up(key)
-        self.page.wait_for_timeout(220)
-
-    def button(self, words: str) -> None:
-        self.page.get_by_role("button", name=words).click()
-
-    def key(self, *keys: str) -> None:
-        for key in keys:
-            self.page.keyboard.press(key)
-
-
 @pytest.fixture
 def lock(browser: Any, tmp_path: Path) -> Iterator[Seen]:
     """all (row 4) -> qemu (20), vm (80, row 3) -> vcpu -> alloc (20), lock (60, row 1)"""
     page = browser.new_page(viewport={"width": 1000, "height": 700})
-    seen = Seen(page, FlameGraph(lock_tree(), "guest", "cycles", "9 samples"), tmp_path / "x.html")
+    seen = Seen(
+        page,
+        write_page(FlameGraph(lock_tree(), "guest", "cycles", "9 samples"), tmp_path / "x.html"),
+    )
     yield seen
     assert seen.errors == []
     page.close()
@@ -130,15 +91,15 @@ def test_search_by_keyboard_and_matched_percent(lock: Seen) -> None:
     lock.canvas.focus()
     lock.key("/")
     lock.page.keyboard.type("lock|run")
-    assert lock.text("found") == "75.00 % matched"  # run holds one of the locks: once
+    assert lock.text("matched") == "75.00 % matched"  # run holds one of the locks: once
     lock.key("Escape")
     lock.click(0.1, 3)
-    assert lock.text("found") == "75.00 % matched"  # 15 of qemu's 20
+    assert lock.text("matched") == "75.00 % matched"  # 15 of qemu's 20
     lock.key("/")
     lock.page.keyboard.type("(")
-    assert "not a regular expression" in lock.text("found")
+    assert "not a regular expression" in lock.text("matched")
     lock.key("Escape", "r")
-    assert lock.text("found") == ""
+    assert lock.text("matched") == ""
     assert lock.page.locator("input[type=search]").input_value() == ""
 
 
@@ -166,7 +127,7 @@ def test_sandwich_reverse_icicle_and_order(lock: Seen) -> None:
 def test_recursion_collapses_and_colours_change(browser: Any, tmp_path: Path) -> None:
     page = browser.new_page(viewport={"width": 900, "height": 600}, color_scheme="dark")
     graph = FlameGraph(recursive_tree(), "demo", "cycles").colour("dso")
-    seen = Seen(page, graph, tmp_path / "x.html")
+    seen = Seen(page, write_page(graph, tmp_path / "x.html"))
     assert "9 frames" in seen.text("about")
     seen.button("collapse recursion")
     assert "6 frames" in seen.text("about")
@@ -183,7 +144,7 @@ def test_recursion_collapses_and_colours_change(browser: Any, tmp_path: Path) ->
 @browsers
 def test_hostile_names_are_text(browser: Any, tmp_path: Path) -> None:
     page = browser.new_page(viewport={"width": 1000, "height": 600})
-    seen = Seen(page, hostile_graph(), tmp_path / "x.html")
+    seen = Seen(page, write_page(hostile_graph(), tmp_path / "x.html"))
     tips = {seen.tip((i + 0.5) / len(HOSTILE), 0).split("\n")[0] for i in range(len(HOSTILE))}
     assert tips == set(HOSTILE)
     seen.click(0.1, 0, "Shift")
@@ -210,7 +171,9 @@ ZOOMING = """async () => {
 @browsers
 def test_fifty_thousand_frames_are_drawn_within_a_frame(browser: Any, tmp_path: Path) -> None:
     page = browser.new_page(viewport={"width": 1200, "height": 800})
-    seen = Seen(page, FlameGraph(big_tree(50_000), "big", "cycles"), tmp_path / "x.html")
+    seen = Seen(
+        page, write_page(FlameGraph(big_tree(50_000), "big", "cycles"), tmp_path / "x.html")
+    )
     drawn = page.evaluate(ZOOMING)
     assert drawn[len(drawn) // 2] < 16  # ms: 60 a second
     assert drawn[-4] < 50

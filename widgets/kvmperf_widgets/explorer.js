@@ -1,5 +1,7 @@
 const ROW = 18, MOST_HEIGHT = 640, CHARACTER = 6.75, MATCH = "#cc79a7";
 
+function partText(part, whole) { return percentText(whole ? 100 * part / whole : 0); }
+
 function inkOn(colour) {
   const part = (at) => {
     const c = parseInt(colour.slice(at, at + 2), 16) / 255;
@@ -27,11 +29,18 @@ function unpacked(header, buffers) {
   return data;
 }
 
-function explore(data, host, theme) {
+/* Shows the tree in `host`; gives what others may do with it:
+   `close()` takes it away; `weigh(self)`: other own weights (Float64Array) of the same frames, all
+   is built anew, zoomed where it was as long as that frame has weight; `search(pattern)`;
+   `sandwich(frame)`: -1 ends it.
+   `options.bare`: without a title and a search box of its own; `options.onSelect(frame)` is told
+   the frame of the tree that somebody clicked or walked to. */
+function explore(data, host, theme, options = {}) {
   const root = element("div", host, { className: "kvmp-x" });
+  if (!options.bare) { element("div", root, { className: "kvmp-x-title", textContent: data.title }); }
   const bar = element("div", root, { className: "kvmp-x-bar" });
   const line = element("div", root, { className: "kvmp-x-about" });
-  const found = element("span", line, { className: "kvmp-x-found" });
+  const matched = element("span", line, { className: "kvmp-x-matched" });
   const legend = element("div", root, { className: "kvmp-x-about" });
   const about = element("span", line, {});
   const stage = element("div", root, { className: "kvmp-x-stage" });
@@ -56,7 +65,7 @@ function explore(data, host, theme) {
     return made;
   };
   const search = element("input", bar, { type: "search", placeholder: "search: / regex",
-    oninput: () => find(search.value) });
+    hidden: Boolean(options.bare), oninput: () => find(search.value) });
   search.setAttribute("aria-label", "regular expression to find in the names of frames");
   const toggles = {};
   const toggle = (name, words, key) => {
@@ -79,7 +88,10 @@ function explore(data, host, theme) {
   function nameOf(half, node) { return data.names[data.name[half.tree.frame[node]]]; }
   function isHit(frame) { return state.query !== null && state.hits[data.name[frame]] === 1; }
 
-  function rebuild() {
+  /* Builds what is shown out of the tree; shows all of it, or with `keep` what was shown. */
+  function rebuild(keep = false) {
+    const before = keep && { path: pathOf(state.zoomed), lift: base * ROW - state.top,
+      ...spanOf(state.zoomed) };
     const tree = state.collapsed ? collapsed(data.tree, data.ids) : data.tree;
     const made = (one, sign) =>
       ({ tree: placed(one, state.order, data.rank), sign });
@@ -94,29 +106,55 @@ function explore(data, host, theme) {
       .map((h) => h.tree.levels.length));
     base = reach(-1) - 1; // the row of the root
     rows = base + reach(1);
-    state.x0 = 0;
-    state.x1 = 1;
-    state.zoomed = state.selected = { half: halves[0], node: 0 };
-    state.hover = null;
+    state.zoomed = state.selected = { half: halves[0], node: before ? found(before.path) : 0 };
+    const { left, span } = spanOf(state.zoomed), part = before && state.zoomed.node ? before : null;
+    state.x0 = left + (part ? (state.x0 - part.left) / part.span * span : 0);
+    state.x1 = left + (part ? (state.x1 - part.left) / part.span * span : span);
+    show(null);
     for (const [name, made] of Object.entries(toggles)) {
       made.setAttribute("aria-pressed", String(name === "sandwich" ? state.sandwich >= 0 : state[name]));
     }
     resize();
-    state.top = halves[0].sign < 0 ? rows * ROW - height : Math.max(0, (base + 1) * ROW - height / 2);
+    state.top = before ? base * ROW - before.lift
+      : halves[0].sign < 0 ? rows * ROW - height : Math.max(0, (base + 1) * ROW - height / 2);
     scroll(0);
     paint();
     told();
   }
 
+  /* From the root to a node. */
+  function pathOf({ half, node }) {
+    const path = [];
+    for (let at = node; at > 0; at = half.tree.parent[at]) { path.push(half.tree.frame[at]); }
+    return path.reverse();
+  }
+
+  /* The node of the first half that this path leads to, or as far as there is weight on it. */
+  function found(path) {
+    const tree = halves[0].tree;
+    let node = 0;
+    for (let depth = 1; depth <= path.length && depth < tree.levels.length; depth++) {
+      const frame = path[depth - 1], beneath = Array.from(tree.levels[depth])
+        .filter((one) => tree.parent[one] === node && data.ids.of[tree.frame[one]] === data.ids.of[frame]);
+      if (!beneath.length) { break; }
+      node = beneath.find((one) => tree.frame[one] === frame) ?? beneath[0];
+    }
+    return node;
+  }
+
+  function spanOf({ half, node }) {
+    return { left: half.tree.x[node], span: half.tree.width[node] || 1 };
+  }
+
   function told() {
-    const shown = halves.reduce((sum, half) => sum + half.tree.n, 0);
+    const shown = halves.reduce((sum, half) => sum + half.tree.shown, 0);
     const total = halves[0].tree.total[0];
     about.textContent = [data.subtitle,
       state.sandwich >= 0 ? `${data.names[data.name[state.sandwich]]}: callers above, callees beneath` : "",
-      `${amountText(total, data.unit)} (${percentText(100 * total / data.tree.total[0])} of all)`,
+      `${amountText(total, data.unit)} (${partText(total, data.tree.total[0])} of all)`,
       `${shown.toLocaleString("en")} frames`].filter(Boolean).join(" · ");
     const { half, node } = state.zoomed;
-    found.textContent = state.query === null ? ""
+    matched.textContent = state.query === null ? ""
       : percentText(matchedShare(half.tree, node, isHit)) + " matched";
   }
 
@@ -224,9 +262,9 @@ function explore(data, host, theme) {
       }
     }
     return [data.names[data.name[frame]],
-      `${amountText(total, data.unit)}: ${percentText(100 * total / data.tree.total[0])} of all, ` +
-        `${percentText(100 * total / zoomed)} of the zoomed frame`,
-      own && !flipped ? `self ${amountText(own, data.unit)} (${percentText(100 * own / data.tree.total[0])})` : "",
+      `${amountText(total, data.unit)}: ${partText(total, data.tree.total[0])} of all, ` +
+        `${partText(total, zoomed)} of the zoomed frame`,
+      own && !flipped ? `self ${amountText(own, data.unit)} (${partText(own, data.tree.total[0])})` : "",
       [data.kinds[data.kind[frame]], data.details[data.detail[frame]]].filter(Boolean).join(" · "),
       labels.length && state.sandwich < 0 ? "in " + labels.join(" \u203a ") : ""].filter(Boolean);
   }
@@ -277,6 +315,10 @@ function explore(data, host, theme) {
     if (top < 0) { scroll(top - 3 * ROW); } else if (top > height - ROW) { scroll(top - height + 4 * ROW); }
   }
 
+  function chosen(where) {
+    if (options.onSelect) { options.onSelect(where.half.tree.frame[where.node]); }
+  }
+
   function select(where) {
     const tree = where.half.tree, middle = tree.x[where.node] + tree.width[where.node] / 2;
     state.selected = where;
@@ -286,6 +328,7 @@ function explore(data, host, theme) {
       view(middle - half, middle + half);
     }
     said.textContent = lines(where).join(", ");
+    chosen(where);
     draw();
   }
 
@@ -315,8 +358,8 @@ function explore(data, host, theme) {
   }
 
   function sandwich(where) {
-    const chosen = where || (state.sandwich < 0 && state.selected.node > 0 ? state.selected : null);
-    state.sandwich = chosen ? chosen.half.tree.frame[chosen.node] : -1;
+    const of = where || (state.sandwich < 0 && state.selected.node > 0 ? state.selected : null);
+    state.sandwich = of ? of.half.tree.frame[of.node] : -1;
     rebuild();
   }
 
@@ -330,7 +373,7 @@ function explore(data, host, theme) {
         state.query = pattern;
       } catch (error) {
         search.classList.add("kvmp-x-bad");
-        found.textContent = "not a regular expression";
+        matched.textContent = "not a regular expression";
         draw();
         return;
       }
@@ -374,21 +417,24 @@ function explore(data, host, theme) {
     const where = grip && !grip.moved ? at(event) : null;
     grip = null;
     canvas.focus({ preventScroll: true });
-    if (where && (event.shiftKey || event.ctrlKey || event.metaKey)) { sandwich(where); } else if (where) { zoomTo(where); }
+    if (!where) { return; }
+    if (event.shiftKey || event.ctrlKey || event.metaKey) { sandwich(where); } else { zoomTo(where); }
+    chosen(where);
   });
   canvas.addEventListener("pointerleave", () => { if (!grip) { show(null); } });
   root.addEventListener("keydown", (event) => {
     const key = event.key;
     if (event.ctrlKey || event.metaKey || event.altKey) { return; }
-    event.stopPropagation(); // notebooks have plain keys of their own
+    if (!options.bare || key !== "/") { event.stopPropagation(); } // notebooks have plain keys of their own
     if (event.target === search) {
       if (key === "Escape" || key === "Enter") { canvas.focus(); }
       return;
     }
     if (event.target.tagName === "SELECT") { return; }
-    const acts = { "/": () => { search.focus(); search.select(); }, r: reset, s: () => sandwich(),
+    const acts = { r: reset, s: () => sandwich(),
       i: () => toggles.icicle.click(), v: () => toggles.reversed.click(), c: () => toggles.collapsed.click(),
       "+": () => scale(0.6), "-": () => scale(1 / 0.6), Escape: () => zoomTo({ half: halves[0], node: 0 }) };
+    if (!options.bare) { acts["/"] = () => { search.focus(); search.select(); }; }
     if (event.target === canvas) {
       acts.Enter = () => zoomTo(state.selected);
       ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"].forEach((name) => { acts[name] = () => step(name); });
@@ -408,24 +454,24 @@ function explore(data, host, theme) {
   themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
   rebuild();
   if (data.focus) { zoomTo({ half: halves[0], node: data.focus }); }
-  return () => {
-    watch.disconnect();
-    themed.disconnect();
-    scheme.removeEventListener("change", paint);
-    root.remove();
+  return {
+    close() {
+      watch.disconnect();
+      themed.disconnect();
+      scheme.removeEventListener("change", paint);
+      root.remove();
+    },
+    weigh(self) {
+      data.tree = finished(data.tree.parent, data.tree.frame, self);
+      rebuild(true);
+    },
+    search(pattern) {
+      search.value = pattern;
+      find(pattern);
+    },
+    sandwich(frame) {
+      state.sandwich = frame;
+      rebuild();
+    },
   };
 }
-
-function initialize({ model }) {
-  let data = null;
-  return standIn(model, async (host) => {
-    data = data || asked(model, "tree", unpacked);
-    return explore(await data, host, model.get("theme"));
-  });
-}
-
-async function render({ model, el }) {
-  return explore(await asked(model, "tree", unpacked), el, model.get("theme"));
-}
-
-export default { initialize, render };

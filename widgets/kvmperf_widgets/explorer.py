@@ -15,11 +15,13 @@ from kvmperf_widgets.theme import DARK, LIGHT
 if TYPE_CHECKING:
     from kvmperf_widgets.flame import FlameGraph
 
+SCRIPTS = ("explorer_tree.js", "explorer.js")  # these define explore() and unpacked()
+
 
 class ExplorerWidget(LiveWidget):
     """The widget itself, to be put among others; `Explorer` is what a cell shows."""
 
-    _esm = source("live.js", "explorer_tree.js", "explorer.js")
+    _esm = source("live.js", *SCRIPTS, "explorer_widget.js")
     _css = source("explorer.css")
     asked_for = "tree"
 

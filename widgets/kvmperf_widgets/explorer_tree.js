@@ -138,8 +138,10 @@ function placed(tree, order, rank) {
   tree.x = new Float64Array(n);
   tree.width = tree.total.map((value) => value / whole);
   tree.levels = [];
+  tree.shown = 0;
   for (let level = [0]; level.length;) {
     tree.levels.push(Int32Array.from(level));
+    tree.shown += tree.total[0] > 0 ? level.length : 0;
     const next = [];
     for (const i of level) {
       let x = tree.x[i];
