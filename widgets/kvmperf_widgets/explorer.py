@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # these define explore() and unpacked()
 SCRIPTS = (
-    *("explorer_tree.js", "explorer_view.js", "explorer_paint.js"),
+    *("pattern.js", "explorer_tree.js", "explorer_view.js", "explorer_paint.js"),
     *("explorer_words.js", "explorer_input.js", "explorer.js"),
 )
 _MOST_LANES = 200  # threads and vCPUs that a list offers: the heaviest

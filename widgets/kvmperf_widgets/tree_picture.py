@@ -22,7 +22,7 @@ from kvmperf_widgets.boxes import (
 from kvmperf_widgets.flame_plotly import flame_spec
 from kvmperf_widgets.flame_svg import flame_svg
 from kvmperf_widgets.flame_text import LEAST_LINE, flame_text
-from kvmperf_widgets.layout import Layout, Order, layout
+from kvmperf_widgets.layout import ORDERS, Layout, Order, layout
 from kvmperf_widgets.paint import Paint
 from kvmperf_widgets.picture import Picture
 from kvmperf_widgets.text import clean, percent
@@ -32,7 +32,6 @@ from kvmperf_widgets.tree import Tree
 if TYPE_CHECKING:
     from kvmperf_widgets.explorer import Explorer
 
-ORDERS: tuple[Order, ...] = ("name", "heavy", "time")
 MOST_BOXES = 800
 MOST_LINES = 40
 MOST_ROWS = 45
