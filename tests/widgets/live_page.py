@@ -59,5 +59,5 @@ def write_live(
     }
     content = [str(widget._esm), known, {"picture": "", **state}]
     text = base64.b64encode(json.dumps(content).encode()).decode()
-    path.write_text(_PAGE.replace("CSS", str(widget._css)).replace("CONTENT", text))
+    path.write_text(_PAGE.replace("CSS", str(getattr(widget, "_css", ""))).replace("CONTENT", text))
     return path
