@@ -83,7 +83,7 @@ def packed(graph: TreePicture) -> tuple[dict[str, Any], list[bytes]]:
     columns |= {by: ("u1", colours.of) for by, colours in palettes}
     header: dict[str, Any] = {
         "title": clean(graph.title, 160),
-        "subtitle": clean(graph.subtitle, 300),
+        "subtitle": clean(graph.about, 300),
         "unit": clean(graph.unit, 60),
         "focus": graph.focused,
         "query": graph.query,

@@ -145,6 +145,11 @@ class TreePicture(Picture):
         )
 
     @property
+    def about(self) -> str:
+        """What it is of, and what was asked of it."""
+        return " · ".join(filter(None, (self.subtitle, *self._notes)))
+
+    @property
     def query(self) -> str:
         """What is searched for; "" without a search."""
         return self._query
@@ -203,10 +208,9 @@ class TreePicture(Picture):
         found = ""
         if matches is not None:
             found = f"{percent(matched_share(tree, int(laid.node[laid.above]), matches))} matched"
-        about = " · ".join(filter(None, (self.subtitle, *self._notes)))
         return View(
             clean(self.title, 160),
-            subtitle(about, words, laid),
+            subtitle(self.about, words, laid),
             boxes_of(tree, laid, colours, words, hits_of(tree, laid, matches)),
             int(laid.row.max()) + 1,
             colours,
