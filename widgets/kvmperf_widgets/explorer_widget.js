@@ -15,11 +15,9 @@ function opened(model, host, data) {
 }
 
 function initialize({ model }) {
-  let data = null;
-  return standIn(model, async (host) => {
-    data = data || asked(model, "tree", unpacked);
-    return opened(model, host, await data);
-  });
+  if (!model.get("picture")) { return () => {}; }
+  const data = asked(model, "tree", unpacked); // on its way while the picture is being drawn
+  return standIn(model, async (host) => opened(model, host, await data));
 }
 
 async function render({ model, el }) {
