@@ -15,9 +15,8 @@ function opened(model, host, data) {
 }
 
 function initialize({ model }) {
-  if (!model.get("picture")) { return () => {}; }
-  const data = asked(model, "tree", unpacked); // on its way while the picture is being drawn
-  return standIn(model, async (host) => opened(model, host, await data));
+  return standInWith(model, () => asked(model, "tree", unpacked),
+    (host, data) => opened(model, host, data));
 }
 
 async function render({ model, el }) {
