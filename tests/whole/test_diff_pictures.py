@@ -60,7 +60,7 @@ def test_a_bar_of_the_page_searches_its_flame_graph(
     shell.run_line_magic("kvm_diff", "host crowded --width max --export page.html")
     by_dso = kvm.diff(*sides.values(), pair="dso")
     assert not by_dso.linked
-    assert '<figure data-link=' not in by_dso.to_html()
+    assert "<figure data-link=" not in by_dso.to_html()
     with driven() as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
         errors: list[str] = []
