@@ -140,6 +140,9 @@ def test_converted_to_html_every_picture_is_there(converted: Path) -> None:
             "all => all.map((one) => one.complete && one.naturalWidth > 0 && one.clientWidth > 700)"
         )
         assert loaded == [True] * PICTURES
+        told = images.evaluate_all("all => all.map((one) => one.alt)")
+        assert told[0].startswith("Flame graph: fifty thousand frames. weight is cycles")
+        assert all(len(words) > 20 and "No description" not in words for words in told)
         page.screenshot(path=converted.parent / "html.png", full_page=True)
 
 
