@@ -67,10 +67,24 @@ def build_tree(
     if order not in {"caller", "callee"}:
         raise QueryError(f"no order {order!r}", "order: caller, callee")
     if roots == "auto":
-        ids, labels = _auto_labels(profile)
+        ids, labels = auto_labels(profile)
     else:
         ids, labels = _key_labels(profile, roots)
     pairs = pairs_of(profile, ids, len(labels))
+    return tree_of(profile, pairs, labels, order=order, by=by, guest_only=roots == "auto")[0]
+
+
+def tree_of(
+    profile: Profile,
+    pairs: Pairs,
+    labels: Sequence[tuple[str, ...]],
+    *,
+    order: Literal["caller", "callee"] = "caller",
+    by: Sequence[str] = FRAME_KEYS,
+    guest_only: bool = True,
+) -> tuple[CallTree, NDArray[np.int64]]:
+    """The call tree of these pairs of the profile, whose groups have these labels above their
+    stacks, and the node in which each pair ends. `guest_only`: as `build_tree()` has "auto"."""
     entry = frame_groups(profile, by)
     entries = int(entry.max(initial=-1)) + 1
 
@@ -79,7 +93,7 @@ def build_tree(
     number = {name: entries + i for i, name in enumerate(names)}
     label_offsets = np.cumsum([0, *map(len, labels)])
     label_tokens = np.array([number[label] for path in labels for label in path], np.int64)
-    frames, frame_lengths = _frames(profile, pairs, guest_only=roots == "auto")
+    frames, frame_lengths = _frames(profile, pairs, guest_only=guest_only)
     label_lengths = np.diff(label_offsets)[pairs.group]
     lengths = label_lengths + frame_lengths
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -95,12 +109,11 @@ def build_tree(
     own = sums(end, pairs.weight, len(parent))
     samples = np.bincount(end, pairs.samples, minlength=len(parent)).astype(np.int64)
     name, dso, mode = _describe(profile, token, entry, entries, names)
-    return CallTree(
-        parent, name, dso, mode, depth, own, _totals(own, parent, depth), samples, profile.unit
-    )
+    total = _totals(own, parent, depth)
+    return CallTree(parent, name, dso, mode, depth, own, total, samples, profile.unit), end
 
 
-def _auto_labels(profile: Profile) -> tuple[NDArray[np.int64], list[tuple[str, ...]]]:
+def auto_labels(profile: Profile) -> tuple[NDArray[np.int64], list[tuple[str, ...]]]:
     """The label group of every sample, and the labels of the groups."""
     guest = np.isin(profile.mode, GUEST_CODES)
     columns = [

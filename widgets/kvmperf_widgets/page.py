@@ -38,6 +38,8 @@ class Page:
         self._theme: ThemeName = theme
         self._parts: list[str] = [f"<h1>{escape(title)}</h1>"] if heading else []
         self._flames = False
+        self._modules: list[str] = []
+        self._styles: list[str] = []
 
     def heading(self, text: str) -> Page:
         self._parts.append(f"<h2>{escape(text)}</h2>")
@@ -66,13 +68,28 @@ class Page:
         self._parts.append(html_table(columns, values, length, style=False, **options))
         return self
 
+    def dashboard(self, deflated: bytes, still: Page) -> Page:
+        """A dashboard of `dashboard.packed()` data, and what stands there where no script runs."""
+        from kvmperf_widgets.dashboard import PARTS, STYLES
+        from kvmperf_widgets.live import source
+
+        self._flames |= still._flames
+        self._modules.append(source(*PARTS, "dashboard_page.js"))
+        self._styles.append(source(*STYLES))
+        data = base64.b64encode(deflated).decode("ascii")
+        self._parts += [
+            '<div id="kvmp-dashboard"></div><div id="kvmp-still">',
+            *still._parts,
+            f'</div><script type="application/octet-stream" id="kvmp-data">{data}</script>',
+        ]
+        return self
+
     def html(self) -> str:
         """The page. Its policy lets nothing load, and no script run but the pictures' own."""
-        script = flame_svg.script() if self._flames else ""
+        flames = [flame_svg.script()] if self._flames else []
         policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-        if script:
-            digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-            policy += f"; script-src 'sha256-{digest}'"
+        if own := [*flames, *self._modules]:
+            policy += f"; script-src {' '.join(map(_digest, own))}"
         return "\n".join(
             (
                 f'<!DOCTYPE html>\n<html lang="en" class="kvmp-page-{self._theme}">',
@@ -81,10 +98,14 @@ class Page:
                 '<meta name="viewport" content="width=device-width">',
                 f'<meta name="color-scheme" content="{_SCHEMES[self._theme]}">',
                 f"<title>{escape(self._title)}</title>",
-                f"<style>{_LAYOUT}{STYLE}{css(self._theme, _rules, 'kvmp-page')}</style></head>",
+                f"<style>{_LAYOUT}{STYLE}{css(self._theme, _rules, 'kvmp-page')}",
+                *self._styles,
+                "</style></head>",
                 "<body>",
                 *self._parts,
-                f"{f'<script>{script}</script>' if script else ''}</body></html>\n",
+                *(f"<script>{script}</script>" for script in flames),
+                *(f'<script type="module">{module}</script>' for module in self._modules),
+                "</body></html>\n",
             )
         )
 
@@ -92,6 +113,11 @@ class Page:
         path = Path(path)
         path.write_text(self.html(), encoding="utf-8")
         return path
+
+
+def _digest(script: str) -> str:
+    """What a policy lets this script run by."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 _SCHEMES: dict[ThemeName, str] = {"auto": "light dark", "light": "light", "dark": "dark"}
