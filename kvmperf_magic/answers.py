@@ -17,8 +17,10 @@ from kvmperf_magic.frontend import in_notebook
 from kvmperf_magic.guests.discovery import machines
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.modes import MODES
+from kvmperf_magic.profile.lanes import Lane, lanes_of
 from kvmperf_magic.profile.show import short_dso
-from kvmperf_magic.profile.tree import KINDS, build_tree
+from kvmperf_magic.profile.timeorder import time_tree
+from kvmperf_magic.profile.tree import KINDS, CallTree, build_tree
 from kvmperf_magic.table import Categorical, Table
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from kvmperf_magic.profile.profile import Profile
     from kvmperf_magic.profile.report import Report
     from kvmperf_magic.recording import Recording
-    from kvmperf_widgets import DeltaBars, DiffFlameGraph, FlameGraph, ShareLines
+    from kvmperf_widgets import DeltaBars, DiffFlameGraph, FlameGraph, ShareLines, Tree
 
 
 _BARS = ("baseline", "other", "delta", "ci_low", "ci_high", "significant", "status")
@@ -82,8 +84,18 @@ class Lines:
 def flamegraph(view: Recording, roots: Any = "auto", title: str = "", **options: Any) -> FlameGraph:
     """The samples of this view as a flame graph."""
     profile = view.profile
-    tree = build_tree(profile, roots)
-    picture = pictures.Tree(
+    return pictures.FlameGraph(
+        _drawn(build_tree(profile, roots)),
+        title=title or f"{view.name}: {' and '.join(view.sides)}",
+        unit=profile.unit,
+        subtitle=f"{len(profile):,} samples",
+        clock=RecordingClock(profile, roots),
+        **options,
+    )
+
+
+def _drawn(tree: CallTree) -> Tree:
+    return pictures.Tree(
         parent=tree.parent,
         name=tree.name.codes,
         names=tree.name.categories,
@@ -93,13 +105,30 @@ def flamegraph(view: Recording, roots: Any = "auto", title: str = "", **options:
         detail=tree.dso.codes,
         details=[short_dso(dso) for dso in tree.dso.categories],
     )
-    return pictures.FlameGraph(
-        picture,
-        title=title or f"{view.name}: {' and '.join(view.sides)}",
-        unit=profile.unit,
-        subtitle=f"{len(profile):,} samples",
-        **options,
-    )
+
+
+class RecordingClock:
+    """When the samples of a profile were: its flame graph in the order of time."""
+
+    def __init__(self, profile: Profile, roots: Any) -> None:
+        self._profile = profile
+        self._roots = roots
+
+    @cached_property
+    def _lanes(self) -> list[Lane]:
+        return lanes_of(self._profile)[0]
+
+    @cached_property
+    def lanes(self) -> list[str]:
+        """Threads and vCPUs, the heaviest first."""
+        return [lane.name for lane in self._lanes]
+
+    def tree(self, lane: int | None) -> Tree:
+        """The frames of all of them or of one."""
+        profile = self._profile
+        if lane is not None:
+            profile = profile.select(self._lanes[lane].rows)
+        return _drawn(time_tree(profile, self._roots))
 
 
 def diff_flamegraph(

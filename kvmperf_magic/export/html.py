@@ -23,7 +23,10 @@ def page(view: ReportView) -> str:
     still = Page(title, heading=False).picture(view.flamegraph).paragraph(report.headline)
     still.table(shown, [head[c].tolist() for c in shown], len(report.table), bars=report.bars)
     built = Page(title)
-    built.table(about.columns, [about[c].tolist() for c in about.columns], len(about))
+    for warning in recording.warnings:
+        built.paragraph(f"warning: {warning}")
     if view.heatmap is not None:
         built.picture(view.heatmap)
-    return built.dashboard(view.dashboard.deflated(), still).html()
+    built.dashboard(view.dashboard.deflated(), still).heading("The recording")
+    built.table(about.columns, [about[c].tolist() for c in about.columns], len(about))
+    return built.html()

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from kvmperf_magic.profile.groups import codes_of, group, group_rows, sums
 from kvmperf_magic.profile.profile import Pairs, Profile
-from kvmperf_magic.profile.tree import auto_labels, tree_of
+from kvmperf_magic.profile.report import FRAME_KEYS
+from kvmperf_magic.profile.tree import call_tree, grow, labels_of, paths_of
 from kvmperf_magic.table import Categorical
 
 FACETS = ("comm", "machine", "vcpu", "event")
@@ -107,7 +108,7 @@ class Gathering:
     def __init__(self, profile: Profile, more: Sequence[str] = ()) -> None:
         self._profile = profile
         self._weight = profile.period.astype(np.float64)
-        ids, labels = auto_labels(profile)
+        ids, labels = labels_of(profile, "auto")
         columns = {key: getattr(profile, key) for key in (*FACETS, *more)}
         facets = group_rows([ids, *map(codes_of, columns.values())], len(profile))
         self._facet = facets.ids
@@ -124,7 +125,11 @@ class Gathering:
             np.bincount(found.ids, minlength=len(found)),
             stacks,
         )
-        tree, end = tree_of(profile, pairs, labels)
+        paths = paths_of(profile, pairs, labels, FRAME_KEYS, guest_only=True)
+        parent, token, end, depth = grow(
+            paths.tokens, paths.offsets, callee=False, radix=paths.radix
+        )
+        tree = call_tree(profile, pairs, paths, parent, token, end, depth)
         place = depth_first(tree.parent, tree.depth)
         self._node = place[end][found.ids]
         self._depth = np.empty_like(tree.depth)

@@ -1,11 +1,11 @@
 /* The dashboard: filters, strip of time, table and flame graph of one set of samples. */
 
 /* `change(filter)` is told of every filter that somebody sets here; `filter` is the first. */
-function dashboard(data, host, theme, filter, change) {
+function dashboard(data, host, theme, filter, change, titled = true) {
   const root = element("div", host, { className: "kvmp-x kvmp-d" });
   root.setAttribute("role", "region");
   root.setAttribute("aria-label", data.title);
-  element("div", root, { className: "kvmp-d-title", textContent: data.title });
+  if (titled) { element("div", root, { className: "kvmp-x-title", textContent: data.title }); }
   const colours = {
     theme: () => data.themes[isDark(theme) ? 1 : 0],
     mode: (kind) => (data.modes[kind] || data.modes.unknown)[isDark(theme) ? 1 : 0],

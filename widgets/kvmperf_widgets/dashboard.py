@@ -169,7 +169,7 @@ def packed(sums: Sums, words: Words, state: dict[str, Any]) -> bytes:
 def _palette(colours: Paint) -> dict[str, Any]:
     return {
         "shades": [_both(shade) for shade in colours.shades],
-        "legend": [[words, _both(shade)] for words, shade in colours.legend],
+        "legend": [[words, _both(shade), ""] for words, shade in colours.legend],
     }
 
 

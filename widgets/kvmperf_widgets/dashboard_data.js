@@ -61,10 +61,13 @@ function explorable(data, self, unit) {
   const { frame, frames } = data;
   const view = (array) => new DataView(array.buffer, array.byteOffset, array.byteLength);
   const ofNodes = (Kind, column) => view(Kind.from(frame, (one) => column[one]));
-  const colours = data.palettes.map(({ of, colour }) =>
-    of === "nodes" ? view(Uint8Array.from(colour)) : ofNodes(Uint8Array, colour));
-  const header = { title: data.title, subtitle: "", unit, focus: 0, names: data.names,
-    kinds: data.kinds, details: data.details, palettes: data.palettes, themes: data.themes };
-  return unpacked(header, [view(data.parent), view(self), ofNodes(Int32Array, frames.name),
-    ofNodes(Uint8Array, frames.kind), ofNodes(Int32Array, frames.detail), ...colours]);
+  const columns = [["parent", "i4", view(data.parent)], ["self", "f8", view(self)],
+    ["name", "i4", ofNodes(Int32Array, frames.name)], ["kind", "u1", ofNodes(Uint8Array, frames.kind)],
+    ["detail", "i4", ofNodes(Int32Array, frames.detail)],
+    ...data.palettes.map(({ by, of, colour }) =>
+      [by, "u1", of === "nodes" ? view(Uint8Array.from(colour)) : ofNodes(Uint8Array, colour)])];
+  const header = { title: data.title, subtitle: "", unit, focus: 0, query: "", order: "name", icicle: false,
+    lanes: [], names: data.names, kinds: data.kinds, details: data.details, palettes: data.palettes,
+    themes: data.themes, columns: columns.map(([name, kind]) => [name, kind]) };
+  return unpacked(header, columns.map((column) => column[2]));
 }

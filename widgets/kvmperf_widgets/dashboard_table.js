@@ -14,23 +14,22 @@ function rowTable(data, host, act) {
   const words = element("span", bar, { className: "kvmp-x-about" });
   words.setAttribute("role", "status");
   const grid = element("div", box, { className: "kvmp-d-table" });
-  const head = element("div", element("div", grid, {}), { className: "kvmp-d-row kvmp-d-head" });
   const scroll = element("div", grid, { className: "kvmp-d-scroll", tabIndex: 0 });
+  const head = element("div", scroll, { className: "kvmp-d-row kvmp-d-head" });
   const body = element("div", scroll, { className: "kvmp-d-body" });
-  grid.setAttribute("role", "grid");
-  grid.setAttribute("aria-label", "functions and what they took; Enter finds one in the flame graph, " +
+  scroll.setAttribute("role", "grid");
+  scroll.setAttribute("aria-label", "functions and what they took; Enter finds one in the flame graph, " +
     "s shows its callers and callees, Escape ends it");
-  head.parentElement.setAttribute("role", "rowgroup");
   head.setAttribute("role", "row");
-  scroll.setAttribute("role", "rowgroup");
+  body.setAttribute("role", "rowgroup");
   const id = `kvmp-d-${Math.random().toString(36).slice(2)}`;
 
-  let by = data.by.slice(), group = null, sums = null, left = null, passed = null, rows = [];
+  let by = [], group = null, sums = null, left = null, passed = null, rows = [];
   let sorted = ["self", -1], wanted = "", cursor = -1, chosen = null, drawn = false;
 
   const keys = ["symbol", "dso", "mode", ...data.facets.filter((facet) =>
     facet.key !== "event" && new Set(facet.of).size > 1).map((facet) => facet.key)];
-  by = by.filter((key) => keys.includes(key));
+  by = keys.filter((key) => data.by.includes(key));
   if (!by.length) { by = ["symbol"]; }
   bar.append("by");
   for (const key of keys) {
@@ -103,9 +102,9 @@ function rowTable(data, host, act) {
     }
     const count = `${rows.length.toLocaleString("en")} row${rows.length === 1 ? "" : "s"}`;
     words.textContent = wanted ? `${count} with it` : count;
-    grid.setAttribute("aria-rowcount", rows.length + 1);
+    scroll.setAttribute("aria-rowcount", rows.length + 1);
     body.style.height = `${rows.length * LINE}px`;
-    scroll.style.height = `${Math.max(Math.min(rows.length, LINES), 2) * LINE}px`;
+    scroll.style.height = `${(Math.max(Math.min(rows.length, LINES), 2) + 1) * LINE + 2}px`;
     cursor = chosen === null ? -1 : rows.indexOf(chosen);
     draw();
   }
@@ -118,8 +117,8 @@ function rowTable(data, host, act) {
     const last = Math.min(rows.length, first + LINES + 2 * AROUND);
     body.replaceChildren();
     for (let i = first; i < last; i++) { line(rows[i], i); }
-    scroll.toggleAttribute("aria-activedescendant", false);
-    if (cursor >= first && cursor < last) { grid.setAttribute("aria-activedescendant", `${id}-${cursor}`); }
+    if (cursor >= first && cursor < last) { scroll.setAttribute("aria-activedescendant", `${id}-${cursor}`);
+    } else { scroll.removeAttribute("aria-activedescendant"); }
   }
 
   function line(row, i) {
@@ -156,7 +155,7 @@ function rowTable(data, host, act) {
   function reach(i) {
     cursor = Math.max(0, Math.min(i, rows.length - 1));
     if (cursor * LINE < scroll.scrollTop) { scroll.scrollTop = cursor * LINE; }
-    const below = (cursor + 1) * LINE - scroll.clientHeight;
+    const below = (cursor + 2) * LINE - scroll.clientHeight; // the head stands above them
     if (below > scroll.scrollTop) { scroll.scrollTop = below; }
     draw();
   }

@@ -159,11 +159,9 @@ function placed(tree, order, rank) {
 
 /* All nodes in an order that has siblings in the one wanted. */
 function siblings(tree, order, rank) {
-  const nodes = new Uint32Array(tree.n), heavy = tree.total;
-  if (order === "heavy") {
-    for (let i = 0; i < tree.n; i++) { nodes[i] = i; }
-    return nodes.sort((a, b) => heavy[b] - heavy[a] || a - b);
-  }
+  const nodes = Uint32Array.from({ length: tree.n }, (_, i) => i), heavy = tree.total;
+  if (order === "time") { return nodes; } // the tree has it
+  if (order === "heavy") { return nodes.sort((a, b) => heavy[b] - heavy[a] || a - b); }
   const keys = new Float64Array(tree.n), room = 2 ** 21; // sorting plain numbers is the fastest
   for (let i = 0; i < tree.n; i++) { keys[i] = rank[tree.frame[i]] * room + i; }
   keys.sort();
@@ -171,9 +169,9 @@ function siblings(tree, order, rank) {
   return nodes;
 }
 
-/* The first of a level whose right edge is beyond x. */
-function firstBeyond(tree, level, x) {
-  let low = 0, high = level.length;
+/* The first of a level, from place `low` on, whose right edge is beyond x. */
+function firstBeyond(tree, level, x, low = 0) {
+  let high = level.length;
   while (low < high) {
     const middle = (low + high) >> 1;
     if (tree.x[level[middle]] + tree.width[level[middle]] <= x) { low = middle + 1; } else { high = middle; }

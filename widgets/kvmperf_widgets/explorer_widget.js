@@ -1,14 +1,29 @@
-/* The explorer as a widget: in the place of a saved picture, or in a page of its own. */
+/* The explorer as a widget: in the place of a saved picture, or in a page of its own. What is
+   clicked in a picture that is linked to it is searched for. */
+function opened(model, host, data) {
+  const lanes = data.lanes || [];
+  const overTime = (lane) => asked(model, "over time", unpacked, { lane });
+  const shown = explore(data, host, model.get("theme"), lanes.length ? { overTime } : {});
+  const hear = ({ detail }) => {
+    if (detail.link && detail.link === model.get("link")) { shown.search(detail.pattern); }
+  };
+  document.addEventListener("kvmperf-search", hear);
+  return () => {
+    document.removeEventListener("kvmperf-search", hear);
+    shown.close();
+  };
+}
+
 function initialize({ model }) {
   let data = null;
   return standIn(model, async (host) => {
     data = data || asked(model, "tree", unpacked);
-    return explore(await data, host, model.get("theme")).close;
+    return opened(model, host, await data);
   });
 }
 
 async function render({ model, el }) {
-  return explore(await asked(model, "tree", unpacked), el, model.get("theme")).close;
+  return opened(model, el, await asked(model, "tree", unpacked));
 }
 
 export default { initialize, render };

@@ -41,7 +41,7 @@ function fitted(canvas, context, width, height) {
 }
 
 /* The data come when they are asked for: they are no state, so that nothing saves them. */
-function asked(model, type, unpacked) {
+function asked(model, type, unpacked, more = {}) {
   return new Promise((resolve) => {
     const take = (content, buffers) => {
       if (content.type === type) {
@@ -50,7 +50,7 @@ function asked(model, type, unpacked) {
       }
     };
     model.on("msg:custom", take);
-    model.send({ type });
+    model.send({ type, ...more });
   });
 }
 
