@@ -48,7 +48,7 @@ function dashboard(data, host, theme, filter, change, titled = true) {
     const share = whole.weight ? 100 * left.weight / whole.weight : 0;
     const said = [`${count(left.samples)} of ${count(whole.samples)} samples`,
       `${percentText(share)} of the weight (${amountText(left.weight, colours.unit())})`];
-    if (used.time) { said.push(`from ${strip.words(asked.time)}`); }
+    if (used.time) { said.push(`from ${strip.words(used.time)}`); }
     if (filter.symbol && !used.symbol) { said.push("the symbol is no regular expression: not used"); }
     words.textContent = said.join(", ");
   }
