@@ -51,7 +51,7 @@ class Dashboard:
         self.recording = recording
         self._sort = tuple(sort)
         self._filter = self._checked(Filter(event=event if event in self._names["event"] else None))
-        self._live: LiveDashboard | None = None
+        self._live: list[LiveDashboard] = []
 
     @property
     def filter(self) -> Filter:
@@ -61,8 +61,7 @@ class Dashboard:
     @filter.setter
     def filter(self, wanted: Filter) -> None:
         self._filter = self._checked(wanted)
-        if self._live is not None:
-            self._live.widget.filter = self.state
+        self._tell()
 
     @property
     def selection(self) -> Recording:
@@ -70,10 +69,17 @@ class Dashboard:
         return self.recording.filter(**self._filter.arguments)
 
     def live(self, picture: Picture) -> LiveDashboard:
-        """The dashboard in the place of this picture of a live notebook."""
-        self._live = pictures.LiveDashboard(picture, lambda: self.packed(picture.theme), self.state)
-        self._live.widget.observe(lambda change: self._heard(change["new"]), "filter")
-        return self._live
+        """The dashboard in the place of this picture of a live notebook. Of several all show the
+        same."""
+        live = pictures.LiveDashboard(picture, lambda: self.packed(picture.theme), self.state)
+        live.widget.observe(lambda change: self._heard(change["new"]), "filter")
+        self._live.append(live)
+        return live
+
+    def _tell(self) -> None:
+        state = self.state
+        for live in self._live:
+            live.widget.filter = state
 
     def packed(self, theme: ThemeName = "auto") -> bytes:
         """The data for a live page, of all steps of time."""
@@ -190,6 +196,7 @@ class Dashboard:
         time = _numbers(state.get("time"), self._steps.count)
         values["time"] = self._seconds(*time) if len(time) == 2 else None
         self._filter = Filter(**values)
+        self._tell()
 
     def _fitting(
         self,

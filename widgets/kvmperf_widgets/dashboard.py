@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import traitlets
@@ -184,16 +184,24 @@ class DashboardWidget(LiveWidget):
     a regular expression; time: [first, last] step. What is not there is not filtered.
     """
 
-    _esm = source(*PARTS, "dashboard_widget.js")
+    _esm = source("loader.js")
     _css = source(*STYLES)
+    script: ClassVar[str] = source(*PARTS, "dashboard_widget.js")
     asked_for = "sums"
     filter = traitlets.Dict().tag(sync=True)
+
+    def _on_message(self, widget: Any, content: Any, buffers: list[Any]) -> None:
+        super()._on_message(widget, content, buffers)
+        if isinstance(content, dict) and content.get("type") == "script":
+            self.send({"type": "script", "script": self.script})
 
 
 class LiveDashboard(LivePicture):
     """A dashboard in the place of a picture, which stays what is saved. `widget` is it."""
 
-    def __init__(self, picture: Picture, packed_now: Any, filter: dict[str, Any]) -> None:
+    def __init__(
+        self, picture: Picture, packed_now: Callable[[], bytes], filter: dict[str, Any]
+    ) -> None:
         super().__init__(picture)
         self.widget = DashboardWidget(
             lambda: ({}, [packed_now()]), theme=picture.theme, picture=self._id, filter=filter

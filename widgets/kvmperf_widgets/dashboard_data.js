@@ -7,15 +7,16 @@ function columnOf({ kind, bytes, length }, packed, start) {
     }
     return new Float64Array(raw.buffer);
   }
-  const found = bytes > 3 ? new Float64Array(length) : new Int32Array(length);
+  const small = bytes < 4, found = small ? new Int32Array(length) : new Float64Array(length);
   for (let plane = 0, of = 1; plane < bytes; plane++, of *= 256) {
     const at = start + plane * length;
     for (let i = 0; i < length; i++) { found[i] += of * packed[at + i]; }
   }
+  const stepped = kind === "steps";
   for (let i = 0, before = 0; i < length; i++) {
-    const odd = found[i] % 2, half = (found[i] - odd) / 2;
-    before = (odd ? -half - 1 : half) + (kind === "steps" ? before : 0);
-    found[i] = before;
+    const one = found[i], half = small ? one >> 1 : Math.floor(one / 2);
+    const signed = one === 2 * half ? half : -half - 1;
+    found[i] = before = stepped ? before + signed : signed;
   }
   return found;
 }
@@ -49,7 +50,8 @@ function sumsOf(packed) {
   data.facet = column.facet;
   data.step = column.step;
   data.samples = column.samples;
-  data.weight = Float64Array.from(column.weight, (rest, i) => rest + data.each * column.samples[i]);
+  data.weight = Float64Array.from(column.weight);
+  for (let i = 0; i < data.weight.length; i++) { data.weight[i] += data.each * column.samples[i]; }
   data.cells = data.node.length;
   for (const facet of data.facets) { facet.of = column[`facet ${facet.key}`]; }
   for (const palette of data.palettes) { palette.colour = column[`shade of ${palette.by}`]; }
@@ -60,7 +62,11 @@ function sumsOf(packed) {
 function explorable(data, self, unit) {
   const { frame, frames } = data;
   const view = (array) => new DataView(array.buffer, array.byteOffset, array.byteLength);
-  const ofNodes = (Kind, column) => view(Kind.from(frame, (one) => column[one]));
+  const ofNodes = (Kind, column) => {
+    const found = new Kind(frame.length);
+    for (let i = 0; i < found.length; i++) { found[i] = column[frame[i]]; }
+    return view(found);
+  };
   const columns = [["parent", "i4", view(data.parent)], ["self", "f8", view(self)],
     ["name", "i4", ofNodes(Int32Array, frames.name)], ["kind", "u1", ofNodes(Uint8Array, frames.kind)],
     ["detail", "i4", ofNodes(Int32Array, frames.detail)],

@@ -23,7 +23,8 @@ function filterBar(data, host, change, colourOf) {
     data.events.forEach(([name]) => element("option", select, { textContent: name }));
     controls.push(() => { select.selectedIndex = filter.event || 0; });
   }
-  const ended = new Set(data.node.map((node) => data.frames.kind[data.frame[node]]));
+  const ended = new Set();
+  for (const node of data.node) { ended.add(data.frames.kind[data.frame[node]]); }
   pick("modes", "mode", data.kinds.map((name, i) => ({ value: name, words: name, colour: name,
     sum: () => found.modes[i] })).filter((_, i) => ended.has(i)));
   for (const key of ["machine", "vcpu", "comm"]) {

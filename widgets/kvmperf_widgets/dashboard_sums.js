@@ -152,7 +152,8 @@ function pairs(data, number) {
       parent[pair++] = at > 0 ? place(data.parent[at], one) : -1;
     }
   }
-  const pairOf = Int32Array.from(data.node, (at, i) => place(at, number[data.facet[i]]));
+  const pairOf = new Int32Array(data.cells);
+  for (let i = 0; i < data.cells; i++) { pairOf[i] = place(data.node[i], number[data.facet[i]]); }
   return { node: node.subarray(0, pair), kind, parent, pairOf };
 }
 
