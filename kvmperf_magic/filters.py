@@ -19,7 +19,7 @@ from kvmperf_magic.modes import mode_codes
 @dataclass(frozen=True)
 class Filter:
     """What a dashboard shows; None: everything. The arguments of `Recording.filter()` that it has
-    a control for, `comm` as names."""
+    a control for: `vm` and `comm` are names, `time` seconds. One may stand without its tuple."""
 
     modes: tuple[str, ...] | None = None
     vm: tuple[str, ...] | None = None
@@ -27,7 +27,13 @@ class Filter:
     comm: tuple[str, ...] | None = None
     event: str | None = None
     symbol: str | None = None
-    time: tuple[float, float] | None = None
+    time: tuple[float | None, float | None] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("modes", "vm", "vcpu", "comm"):
+            given = getattr(self, name)
+            several = (given,) if isinstance(given, str | int) else given and tuple(given)
+            object.__setattr__(self, name, several if several != () else None)
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ function dashboard(data, host, theme, filter, change, titled = true) {
   const colours = {
     theme: () => data.themes[isDark(theme) ? 1 : 0],
     mode: (kind) => (data.modes[kind] || data.modes.unknown)[isDark(theme) ? 1 : 0],
-    unit: () => data.events[filter.event || 0][1],
+    unit: () => (data.events[filter.event || 0] || ["", "samples"])[1],
   };
   const filters = filterBar(data, root, chosen, colours.mode);
   const words = element("div", root, { className: "kvmp-d-words" });
