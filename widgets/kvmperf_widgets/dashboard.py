@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kvmperf_widgets.explorer import SCRIPTS
 from kvmperf_widgets.live import LivePicture, LiveWidget, source
-from kvmperf_widgets.packing import packed_columns
+from kvmperf_widgets.packing import EXACT, packed_columns
 from kvmperf_widgets.paint import COLOURS, Paint, Shade, paint
 from kvmperf_widgets.picture import Picture
 from kvmperf_widgets.text import clean
@@ -118,8 +118,7 @@ def packed(sums: Sums, words: Words, state: dict[str, Any]) -> bytes:
         of_nodes = by == "vm"  # all others are alike for all nodes of a frame
         shades[f"shade of {by}"] = colours.of if of_nodes else colours.of[some]
         palettes.append({"by": by, "of": "nodes" if of_nodes else "frames", **_palette(colours)})
-    each = float(np.median(sums.weight / sums.samples)) if len(sums.weight) else 0.0
-    each = each if each == round(each) else 0.0  # the weight of most samples, as of a clock
+    each = _usual(sums)
     columns = {
         "depth": tree.depth,
         "frame": sums.frame,
@@ -164,6 +163,15 @@ def packed(sums: Sums, words: Words, state: dict[str, Any]) -> bytes:
     }
     text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode("ascii")
     return b"".join((struct.pack("<I", len(text)), text, data))
+
+
+def _usual(sums: Sums) -> float:
+    """The weight of most samples where it is a whole number, as of a clock; 0 where what is left
+    of the weights without it would not be exact."""
+    if not len(sums.weight) or sums.weight.max() >= EXACT or sums.samples.max() >= 1 << 20:
+        return 0.0
+    each = float(np.median(sums.weight / sums.samples))
+    return each if each == round(each) and each < 1 << 31 else 0.0
 
 
 def _palette(colours: Paint) -> dict[str, Any]:

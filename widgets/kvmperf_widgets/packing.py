@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_EXACT = 2.0**52  # what a double holds exactly, with room for the sign
+EXACT = 2.0**52  # what a double holds exactly, with room for the sign
 
 
 def packed_columns(columns: Mapping[str, NDArray[Any]]) -> tuple[list[dict[str, Any]], bytes]:
@@ -30,7 +30,7 @@ def packed_columns(columns: Mapping[str, NDArray[Any]]) -> tuple[list[dict[str, 
 def _packed(column: NDArray[Any]) -> tuple[dict[str, Any], bytes]:
     if column.dtype.kind == "f":
         largest = float(np.abs(column).max(initial=0.0))
-        if not largest < _EXACT or bool((column != np.rint(column)).any()):
+        if not largest < EXACT or bool((column != np.rint(column)).any()):
             doubles = np.ascontiguousarray(column, "<f8")
             return {"kind": "double", "bytes": 8}, _planes(doubles, 8)
     numbers = column.astype(np.int64)
