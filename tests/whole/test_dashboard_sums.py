@@ -201,4 +201,4 @@ def test_numbers_of_all_sizes_arrive(page: Any) -> None:
         cells = Gathering(profile).cells(Steps.of(profile.time, 0, 1))
         data = packed(Facets(profile).sums(cells), Words("x"), {})
         weight = page.evaluate(read, base64.b64encode(data).decode())
-        assert sorted(weight) == sorted(map(float, periods))
+        assert sorted(map(float, weight)) == sorted(map(float, periods))
