@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 import kvmperf_widgets as pictures
 from kvmperf_magic.errors import QueryError
-from kvmperf_magic.exporting import TABLE_FORMATS, format_of
+from kvmperf_magic.exporting import DIFF_FORMATS, TABLE_FORMATS, format_of
 from kvmperf_magic.files import written
 from kvmperf_magic.frontend import in_notebook
 from kvmperf_magic.guests.discovery import machines
@@ -22,6 +23,7 @@ from kvmperf_magic.profile.show import short_dso
 from kvmperf_magic.profile.timeorder import time_tree
 from kvmperf_magic.profile.tree import KINDS, CallTree, build_tree
 from kvmperf_magic.table import Categorical, Table
+from kvmperf_widgets.layout import ORDERS
 
 if TYPE_CHECKING:
     from kvmperf_magic.dashboard import Dashboard
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from kvmperf_magic.profile.report import Report
     from kvmperf_magic.recording import Recording
     from kvmperf_widgets import DeltaBars, DiffFlameGraph, FlameGraph, ShareLines, Tree
+    from kvmperf_widgets.layout import Order
 
 
 _BARS = ("baseline", "other", "delta", "ci_low", "ci_high", "significant", "status")
@@ -81,15 +84,21 @@ class Lines:
         return self._text
 
 
-def flamegraph(view: Recording, roots: Any = "auto", title: str = "", **options: Any) -> FlameGraph:
-    """The samples of this view as a flame graph."""
+def flamegraph(
+    view: Recording, roots: Any = "auto", title: str = "", order: Order = "name", **options: Any
+) -> FlameGraph:
+    """The samples of this view as a flame graph, siblings in this order."""
+    if order not in ORDERS:
+        raise QueryError(f"no order {order!r}", f"order: {', '.join(ORDERS)}")
     profile = view.profile
+    clock = RecordingClock(profile, roots)
     return pictures.FlameGraph(
-        _drawn(build_tree(profile, roots)),
+        clock.tree(None) if order == "time" else _drawn(build_tree(profile, roots)),
         title=title or f"{view.name}: {' and '.join(view.sides)}",
         unit=profile.unit,
-        subtitle=f"{len(profile):,} samples",
-        clock=RecordingClock(profile, roots),
+        subtitle=f"{len(profile):,} samples{', over time' if order == 'time' else ''}",
+        order=order,
+        clock=clock,
         **options,
     )
 
@@ -351,14 +360,43 @@ class DiffView(TableAnswer):
         sides = zip(self.diff.names, (self.baseline, self.other), strict=True)
         return swing(dict(sides), symbol, **options)
 
+    def to_html(self, path: str | Path | None = None) -> str:
+        """One self-contained page: a click on a bar searches the flame graph; and the table."""
+        from kvmperf_magic.export.diff_html import page
+
+        return written(page(self), path)
+
     def export(self, path: str | Path) -> None:
-        """Writes the table as the name of `path` ends: .csv, .csv.gz or .json."""
-        getattr(self, f"to_{format_of(path, TABLE_FORMATS)}")(path)
+        """Writes the page (.html) or the table (.csv, .csv.gz, .json), as `path` ends."""
+        getattr(self, f"to_{format_of(path, DIFF_FORMATS)}")(path)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Those of both sides, each once."""
+        found = [w for view in (self.baseline, self.other) for w in view.warnings]
+        return list(dict.fromkeys(found))
+
+    @property
+    def linked(self) -> bool:
+        """Whether bars are of symbols, which the frames of the flame graph are too."""
+        return "symbol" in self.diff.keys
 
     def parts(self) -> Sequence[Any]:
-        warnings = {w: None for view in (self.baseline, self.other) for w in view.warnings}
-        said = [Lines([f"warning: {w}" for w in warnings])] if warnings else []
-        return [*said, self.bars, self.flamegraph(), self.diff]
+        return [*self._said(), self.bars, self.flamegraph(), self.diff]
+
+    def _said(self) -> list[Lines]:
+        return [Lines([f"warning: {w}" for w in self.warnings])] if self.warnings else []
+
+    def _ipython_display_(self) -> None:
+        if not self.linked or not in_notebook():
+            super()._ipython_display_()
+            return
+        from IPython.display import display
+
+        link = uuid.uuid4().hex
+        linked = (self.bars.explore(link), self.flamegraph().explore(link))
+        for part in (*self._said(), *linked, self.diff):
+            display(part)
 
 
 class MachineList(View):

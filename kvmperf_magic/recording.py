@@ -340,8 +340,7 @@ class Recording(Exporting):
         one thread or vCPU: `rec.filter(vcpu=0).flamegraph(order="time")`."""
         from kvmperf_magic.answers import flamegraph
 
-        graph = flamegraph(self.answerable(modes, event), **options)
-        return graph.over_time() if order == "time" else graph.order(order)
+        return flamegraph(self.answerable(modes, event), order=order, **options)
 
     def timeline(
         self,

@@ -69,9 +69,7 @@ def alike(one: Node, other: Node) -> bool:
 
 
 @given(drawn=samples, slices=st.integers(1, 40))
-def test_a_frame_is_one_as_long_as_no_slice_is_without_it(
-    drawn: list[Sample], slices: int
-) -> None:
+def test_a_frame_is_one_as_long_as_no_slice_is_without_it(drawn: list[Sample], slices: int) -> None:
     count = len(drawn)
     cut = [i * min(slices, count) // count for i in range(count)]
     entries = [

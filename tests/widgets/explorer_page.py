@@ -10,6 +10,7 @@ from live_page import write_live
 from kvmperf_widgets import FlameGraph
 from kvmperf_widgets.explorer import SCRIPTS, ExplorerWidget, packed
 from kvmperf_widgets.live import LiveWidget, source
+from kvmperf_widgets.tree_picture import TreePicture
 
 _EMBEDDED = """
 async function render({ model, el }) {
@@ -31,8 +32,10 @@ class Embedding(LiveWidget):
     asked_for = "tree"
 
 
-def write_page(graph: FlameGraph, path: Path) -> Path:
-    return write_live(ExplorerWidget, packed(graph), path, theme=graph.theme)
+def write_page(graph: TreePicture, path: Path, timed: TreePicture | None = None) -> Path:
+    """`timed` is what comes when the page asks for the order of time."""
+    answers = {"over time": packed(timed)} if timed else {}
+    return write_live(ExplorerWidget, packed(graph), path, answers, theme=graph.theme)
 
 
 def write_embedded(graph: FlameGraph, path: Path) -> Path:
@@ -53,10 +56,13 @@ class Seen:
     def text(self, part: str) -> str:
         return str(self.page.locator(f".kvmp-x-{part}").first.text_content())
 
-    def point(self, x: float, row: int) -> None:
-        """The pointer onto a share (0..1) of the width, on a row counted from the top."""
+    def at(self, x: float, row: int) -> tuple[float, float]:
+        """A share (0..1) of the width on a row counted from the top, in pixels of the page."""
         box = self.canvas.bounding_box()
-        self.page.mouse.move(box["x"] + x * box["width"], box["y"] + 18 * row + 9)
+        return box["x"] + x * box["width"], box["y"] + 18 * row + 9
+
+    def point(self, x: float, row: int) -> None:
+        self.page.mouse.move(*self.at(x, row))
 
     def tip(self, x: float, row: int) -> str:
         self.point(x, row)

@@ -1,6 +1,7 @@
 """A live picture in a page of its own, with a stand-in for the kernel's side of its widget.
 
-What the page's side sets stands in `window.model.state`, what it saves in `window.model.saved`.
+What the page's side sets stands in `window.model.state`, what it saves in `window.model.saved`,
+what it asks for in `window.model.asked`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from typing import Any
 
 from kvmperf_widgets.live import LiveWidget
 
+Packed = tuple[dict[str, Any], list[bytes]]
+
 _PAGE = """<!DOCTYPE html><meta charset="utf-8"><title>harmless</title>
 <style>CSS body{margin:8px}</style><div id="here"></div>
 <script type="module">
 const text = (packed) => Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
-const [esm, header, columns, state] = JSON.parse(new TextDecoder().decode(text("CONTENT")));
-const buffers = columns.map((column) => new DataView(text(column).buffer));
+const [esm, answers, state] = JSON.parse(new TextDecoder().decode(text("CONTENT")));
 const source = URL.createObjectURL(new Blob([esm], {type: "text/javascript"}));
 const widget = (await import(source)).default;
 const takers = [];
@@ -29,7 +31,13 @@ const model = {
   on: (event, taker) => takers.push([event, taker]),
   off: (event, taker) => takers.splice(takers.findIndex(([e, t]) => e === event && t === taker), 1),
   emit: (event, ...told) => takers.filter(([e]) => e === event).forEach(([, t]) => t(...told)),
-  send: (asked) => setTimeout(() => model.emit("msg:custom", {...header, ...asked}, buffers), 0),
+  asked: [],
+  send: (asked) => setTimeout(() => {
+    model.asked.push(asked);
+    const [header, columns] = answers[asked.type];
+    const buffers = columns.map((column) => new DataView(text(column).buffer));
+    model.emit("msg:custom", {...header, ...asked}, buffers);
+  }, 0),
 };
 window.model = model;
 window.close_it = await widget.render({model, el: document.getElementById("here")});
@@ -39,14 +47,17 @@ document.title += " and ready";
 
 def write_live(
     widget: type[LiveWidget],
-    packed: tuple[dict[str, Any], list[bytes]],
+    packed: Packed,
     path: Path,
+    answers: dict[str, Packed] | None = None,
     **state: Any,
 ) -> Path:
-    """The page of a widget that has these data and this state."""
-    header, columns = packed
-    packed_columns = [base64.b64encode(column).decode() for column in columns]
-    content = [str(widget._esm), header, packed_columns, {"picture": "", **state}]
+    """The page of a widget that has these data and this state; `answers` to other messages."""
+    known = {
+        kind: [header, [base64.b64encode(column).decode() for column in columns]]
+        for kind, (header, columns) in {widget.asked_for: packed, **(answers or {})}.items()
+    }
+    content = [str(widget._esm), known, {"picture": "", **state}]
     text = base64.b64encode(json.dumps(content).encode()).decode()
-    path.write_text(_PAGE.replace("CSS", str(widget._css)).replace("CONTENT", text))
+    path.write_text(_PAGE.replace("CSS", str(getattr(widget, "_css", ""))).replace("CONTENT", text))
     return path

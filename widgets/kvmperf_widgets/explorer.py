@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # these define explore() and unpacked()
 SCRIPTS = (
-    *("explorer_tree.js", "explorer_view.js", "explorer_paint.js"),
+    *("pattern.js", "explorer_tree.js", "explorer_view.js", "explorer_paint.js"),
     *("explorer_words.js", "explorer_input.js", "explorer.js"),
 )
 _MOST_LANES = 200  # threads and vCPUs that a list offers: the heaviest
@@ -83,7 +83,7 @@ def packed(graph: TreePicture) -> tuple[dict[str, Any], list[bytes]]:
     columns |= {by: ("u1", colours.of) for by, colours in palettes}
     header: dict[str, Any] = {
         "title": clean(graph.title, 160),
-        "subtitle": clean(graph.subtitle, 300),
+        "subtitle": clean(graph.about, 300),
         "unit": clean(graph.unit, 60),
         "focus": graph.focused,
         "query": graph.query,

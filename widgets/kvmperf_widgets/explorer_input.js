@@ -129,6 +129,3 @@ function attend({ root, stage, canvas, view, tip }, act) {
   document.addEventListener("pointerdown", away);
   return () => document.removeEventListener("pointerdown", away);
 }
-
-/* A regular expression that finds this text and nothing else. */
-function escapedPattern(text) { return text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"); }

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from kvmperf_widgets.tree import Tree
 
-__all__ = ["Layout", "Order", "Tree", "layout"]
+__all__ = ["ORDERS", "Layout", "Order", "Tree", "layout"]
 
 Order = Literal["name", "heavy", "time"]
+ORDERS: tuple[Order, ...] = ("name", "heavy", "time")
 
 
 @dataclass(frozen=True)

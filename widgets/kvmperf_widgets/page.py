@@ -9,6 +9,7 @@ from typing import Any
 
 from kvmperf_widgets import flame_svg
 from kvmperf_widgets.picture import Picture
+from kvmperf_widgets.scripts import source
 from kvmperf_widgets.tables import STYLE, html_table
 from kvmperf_widgets.text import escape
 from kvmperf_widgets.theme import Theme, ThemeName, css
@@ -37,9 +38,8 @@ class Page:
         self._title = title
         self._theme: ThemeName = theme
         self._parts: list[str] = [f"<h1>{escape(title)}</h1>"] if heading else []
-        self._flames = False
-        self._modules: list[str] = []
-        self._styles: list[str] = []
+        self._flames = self._links = False
+        self._module = self._style = ""  # of a dashboard
 
     def heading(self, text: str) -> Page:
         self._parts.append(f"<h2>{escape(text)}</h2>")
@@ -55,10 +55,13 @@ class Page:
         self._parts.append(f"<pre>{lines}</pre>")
         return self
 
-    def picture(self, picture: Picture) -> Page:
+    def picture(self, picture: Picture, link: str = "") -> Page:
+        """A click on a bar of one searches the flame graphs of the same `link`."""
         drawn = picture.to_svg(standalone=False)
         self._flames |= "kvmp-flame" in drawn
-        self._parts.append(f"<figure>{drawn}</figure>")
+        self._links |= bool(link)
+        linked = f' data-link="{escape(link)}"' if link else ""
+        self._parts.append(f"<figure{linked}>{drawn}</figure>")
         return self
 
     def table(
@@ -69,13 +72,13 @@ class Page:
         return self
 
     def dashboard(self, deflated: bytes, still: Page) -> Page:
-        """A dashboard of `dashboard.packed()` data, and what stands there where no script runs."""
+        """A dashboard of `dashboard.packed()` data, one a page at most; `still` stands there where
+        no script runs."""
         from kvmperf_widgets.dashboard import PARTS, STYLES
-        from kvmperf_widgets.live import source
 
         self._flames |= still._flames
-        self._modules.append(source(*PARTS, "dashboard_page.js"))
-        self._styles.append(source(*STYLES))
+        self._module = source(*PARTS, "dashboard_page.js")
+        self._style = source(*STYLES)
         data = base64.b64encode(deflated).decode("ascii")
         self._parts += [
             '<div id="kvmp-dashboard"></div><div id="kvmp-still">',
@@ -86,9 +89,10 @@ class Page:
 
     def html(self) -> str:
         """The page. Its policy lets nothing load, and no script run but the pictures' own."""
-        flames = [flame_svg.script()] if self._flames else []
+        script = flame_svg.script() if self._flames else ""
+        script += source("pattern.js", "delta.js", "delta_page.js") if self._links else ""
         policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-        if own := [*flames, *self._modules]:
+        if own := list(filter(None, (script, self._module))):
             policy += f"; script-src {' '.join(map(_digest, own))}"
         return "\n".join(
             (
@@ -98,13 +102,11 @@ class Page:
                 '<meta name="viewport" content="width=device-width">',
                 f'<meta name="color-scheme" content="{_SCHEMES[self._theme]}">',
                 f"<title>{escape(self._title)}</title>",
-                f"<style>{_LAYOUT}{STYLE}{css(self._theme, _rules, 'kvmp-page')}",
-                *self._styles,
-                "</style></head>",
-                "<body>",
+                f"<style>{_LAYOUT}{STYLE}{css(self._theme, _rules, 'kvmp-page')}{self._style}",
+                "</style></head><body>",
                 *self._parts,
-                *(f"<script>{script}</script>" for script in flames),
-                *(f'<script type="module">{module}</script>' for module in self._modules),
+                f"<script>{script}</script>" if script else "",
+                f'<script type="module">{self._module}</script>' if self._module else "",
                 "</body></html>\n",
             )
         )

@@ -22,7 +22,7 @@ from kvmperf_widgets.boxes import (
 from kvmperf_widgets.flame_plotly import flame_spec
 from kvmperf_widgets.flame_svg import flame_svg
 from kvmperf_widgets.flame_text import LEAST_LINE, flame_text
-from kvmperf_widgets.layout import Layout, Order, layout
+from kvmperf_widgets.layout import ORDERS, Layout, Order, layout
 from kvmperf_widgets.paint import Paint
 from kvmperf_widgets.picture import Picture
 from kvmperf_widgets.text import clean, percent
@@ -32,7 +32,6 @@ from kvmperf_widgets.tree import Tree
 if TYPE_CHECKING:
     from kvmperf_widgets.explorer import Explorer
 
-ORDERS: tuple[Order, ...] = ("name", "heavy", "time")
 MOST_BOXES = 800
 MOST_LINES = 40
 MOST_ROWS = 45
@@ -146,6 +145,11 @@ class TreePicture(Picture):
         )
 
     @property
+    def about(self) -> str:
+        """What it is of, and what was asked of it."""
+        return " · ".join(filter(None, (self.subtitle, *self._notes)))
+
+    @property
     def query(self) -> str:
         """What is searched for; "" without a search."""
         return self._query
@@ -204,10 +208,9 @@ class TreePicture(Picture):
         found = ""
         if matches is not None:
             found = f"{percent(matched_share(tree, int(laid.node[laid.above]), matches))} matched"
-        about = " · ".join(filter(None, (self.subtitle, *self._notes)))
         return View(
             clean(self.title, 160),
-            subtitle(about, words, laid),
+            subtitle(self.about, words, laid),
             boxes_of(tree, laid, colours, words, hits_of(tree, laid, matches)),
             int(laid.row.max()) + 1,
             colours,
