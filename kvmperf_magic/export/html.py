@@ -16,7 +16,7 @@ def page(view: ReportView) -> str:
     """The dashboard and how complete the recording is; where no script runs flame graph and table
     in the place of the dashboard."""
     report, recording = view.report, view.recording
-    about = recording.summary()
+    about = view.whole.summary()
     head = report.table[:_ROWS]
     shown = report.shown
     title = f"{recording.name}: where the time went"

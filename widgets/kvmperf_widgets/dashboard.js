@@ -59,7 +59,7 @@ function dashboard(data, host, theme, filter, change, titled = true) {
     if (sandwich || between) { flame.sandwich(sandwich ? data.someNode[frame] : -1); }
     between = sandwich;
     const name = frame === null ? "" : data.names[data.frames.name[frame]];
-    flame.search(frame === null || sandwich ? "" : `^${name.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&")}$`);
+    flame.search(frame === null || sandwich ? "" : `^${escapedPattern(name)}$`);
   }
 
   for (const note of data.notes) { element("div", root, { className: "kvmp-x-about", textContent: note }); }

@@ -50,7 +50,8 @@ function filterBar(data, host, change, colourOf) {
   function pick(key, label, choices) {
     if (choices.length < 2) { return; }
     const box = element("details", bar, { className: "kvmp-d-pick" });
-    const summary = element("summary", box, {}), list = element("div", box, { className: "kvmp-d-choices" });
+    const summary = element("summary", box, { onclick: () => { if (!box.open) { fill(); } } });
+    const list = element("div", box, { className: "kvmp-d-choices" });
     list.setAttribute("role", "group");
     list.setAttribute("aria-label", label);
     const find = choices.length < FIND_FROM ? null : element("input", list, { type: "search",
@@ -83,7 +84,6 @@ function filterBar(data, host, change, colourOf) {
         element("small", rows, { textContent: `${shown.length - MOST_CHOICES} more: find them by name` });
       }
     }
-    box.addEventListener("toggle", () => { if (box.open) { fill(); } });
     box.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && box.open) { box.open = false; summary.focus(); event.stopPropagation(); }
     });
