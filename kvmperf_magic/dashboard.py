@@ -33,7 +33,7 @@ MOST_PAGE = 1_200_000  # bytes of a page's data, deflated: as base64 a third mor
 # steps of time, and the samples of the rarest stack that is not cut
 _LIVE = [(MOST_STEPS, 1 << power) for power in range(24)]
 _PAGE = [(MOST_STEPS, 1), (MOST_STEPS, 2), (120, 2), (120, 3), (60, 4), (60, 6)]
-_PAGE += [(60 if power < 9 else 30, 1 << power) for power in range(3, 24)]
+_PAGE += [(60 if power < 11 else 30, 1 << power) for power in range(3, 24)]
 _CONTROLS = {"comm": "comm", "machine": "vm", "vcpu": "vcpu"}  # facets, and what filters them
 
 

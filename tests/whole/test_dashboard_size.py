@@ -18,6 +18,7 @@ from browser import driven
 from dashboard_page import ROWS, Seen
 from numpy.typing import NDArray
 
+from kvmperf_magic.answers import ReportView
 from kvmperf_magic.decoding import Decoded
 from kvmperf_magic.facets import Facets
 from kvmperf_magic.profile.cells import Gathering, Steps
@@ -28,7 +29,7 @@ from kvmperf_widgets import Page
 from kvmperf_widgets.dashboard import Words, packed
 
 READY = "document.documentElement.dataset.ready"
-SAMPLES = 1_200_000
+SAMPLES = 1_000_000
 HOSTILE = [
     "<script>alert(1)</script>",
     "a\"b'c&d",
@@ -58,7 +59,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def big(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+def big(tmp_path_factory: pytest.TempPathFactory) -> ReportView:
     """A real recording of whatever runs, with callchains, grown to SAMPLES: each sample comes
     again at other times and with other periods."""
     folder = tmp_path_factory.mktemp("big")
@@ -69,7 +70,8 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Recording:
         "python3 work.py & find /usr/share -name '*.py' | xargs grep -l import | xz -9 >/dev/null"
     )
     subprocess.run([*command, f"{load}; wait"], cwd=folder, check=True, capture_output=True)
-    return Recording(Grown(open_recording(folder / "x.data", cache=False)))
+    recording = Recording(Grown(open_recording(folder / "x.data", cache=False)))
+    return recording.report(sort="comm,symbol")
 
 
 class Grown(Source):
@@ -101,26 +103,21 @@ class Grown(Source):
 @pytest.mark.root
 @pytest.mark.chromium
 def test_a_page_of_a_million_samples_is_small_and_keeps_its_totals(
-    browser: Any, big: Recording, tmp_path: Path
+    browser: Any, big: ReportView, tmp_path: Path
 ) -> None:
-    view = big.report(sort="symbol")
-    html = view.to_html(tmp_path / "x.html")
+    html, recording = big.to_html(tmp_path / "x.html"), big.recording
     assert len(html.encode()) < 2_000_000
     seen = Seen(
         browser.new_page(viewport={"width": 1280, "height": 1100}), tmp_path / "x.html", READY
     )
     assert seen.words().startswith(f"{SAMPLES:,} of {SAMPLES:,} samples, 100.00 % of the weight")
-    said = str(seen.page.locator(".kvmp-d").inner_text())
-    assert "stacks of fewer than" in said
-    assert "Time is told apart in steps of" in said
     for modes in ("host-kernel", "host-user"):
         seen.tick("mode", modes)
-        assert seen.samples() == len(big.filter(modes=modes))
+        assert seen.samples() == len(recording.filter(modes=modes))
         seen.clear()
-    top = view.table["symbol"].tolist()[:3]
-    for symbol in top:
+    for symbol in big.table["symbol"].tolist()[:2]:
         seen.symbol(f"^{re.escape(symbol)}$")
-        assert seen.samples() == len(big.filter(symbol=f"^{re.escape(symbol)}$"))
+        assert seen.samples() == len(recording.filter(symbol=f"^{re.escape(symbol)}$"))
     seen.symbol("")
     assert seen.errors == []
     seen.page.close()
@@ -130,10 +127,10 @@ def test_a_page_of_a_million_samples_is_small_and_keeps_its_totals(
 @pytest.mark.root
 @pytest.mark.chromium
 def test_thousands_of_rows_are_few_in_the_page(
-    browser: Any, big: Recording, tmp_path: Path
+    browser: Any, big: ReportView, tmp_path: Path
 ) -> None:
     path = tmp_path / "x.html"
-    data = zlib.compress(big.report(sort="comm,symbol").dashboard.packed(), 1)
+    data = zlib.compress(big.dashboard.packed(), 1)
     Page("all of it").dashboard(data, Page("still", heading=False)).save(path)
     seen = Seen(browser.new_page(viewport={"width": 1280, "height": 1100}), path, READY)
     rows = int(seen.table.get_attribute("aria-rowcount")) - 1
@@ -156,6 +153,31 @@ def test_thousands_of_rows_are_few_in_the_page(
     seen.page.close()
 
 
+@pytest.mark.perf
+@pytest.mark.root
+@pytest.mark.chromium
+def test_what_does_not_fit_is_cut_and_said(
+    browser: Any, big: ReportView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kvmperf_magic.dashboard.MOST_PAGE", 50_000)
+    data = big.dashboard.deflated()
+    assert len(data) < 50_000
+    path = Page("little").dashboard(data, Page("still")).save(tmp_path / "x.html")
+    seen = Seen(browser.new_page(), path, READY)
+    said = str(seen.page.locator(".kvmp-d").inner_text())
+    assert "stacks of fewer than" in said
+    assert "stand together as [rare symbols]" in said
+    assert "Time is told apart in steps of" in said
+    assert seen.words().startswith(f"{SAMPLES:,} of {SAMPLES:,} samples, 100.00 % of the weight")
+    seen.tick("mode", "host-kernel")
+    view = big.recording.filter(modes="host-kernel")
+    share = 100 * view.profile.total / big.recording.profile.total
+    assert seen.samples() == len(view)
+    assert f"{share:.2f} % of the weight" in seen.words()
+    assert seen.errors == []
+    seen.page.close()
+
+
 def sizes(data: bytes) -> tuple[int, int]:
     """The nodes and the cells of packed data."""
     (length,) = struct.unpack_from("<I", data)
@@ -166,14 +188,12 @@ def sizes(data: bytes) -> tuple[int, int]:
 
 @pytest.mark.perf
 @pytest.mark.root
-def test_a_live_page_gets_all_of_it(big: Recording) -> None:
-    dashboard = big.report(sort="symbol").dashboard
-    data = dashboard.packed()
+def test_a_live_page_gets_all_of_it(big: ReportView) -> None:
+    data, recording = big.dashboard.packed(), big.recording
     assert len(data) < 12_000_000
-    cells = Gathering(big.profile).cells(Steps.of(big.profile.time, big.origin, 300))
+    profile = recording.profile
+    cells = Gathering(profile).cells(Steps.of(profile.time, recording.origin, 300))
     assert sizes(data) == (len(cells.depth), len(cells))
-    small = zlib.decompress(dashboard.deflated())
-    assert sizes(small) < sizes(data)
 
 
 @pytest.mark.chromium

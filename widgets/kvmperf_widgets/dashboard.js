@@ -14,6 +14,7 @@ function dashboard(data, host, theme, filter, change, titled = true) {
   const filters = filterBar(data, root, chosen, colours.mode);
   const words = element("div", root, { className: "kvmp-d-words" });
   words.setAttribute("role", "status");
+  data.notes.forEach((note) => element("div", root, { className: "kvmp-x-about", textContent: note }));
   const strip = timeStrip(data, root, (time) => chosen({ ...filter, time }), colours);
   const table = rowTable(data, root, find);
   let flame = null, tree = null, between = false; // whether it stands between callers and callees
@@ -61,8 +62,6 @@ function dashboard(data, host, theme, filter, change, titled = true) {
     const name = frame === null ? "" : data.names[data.frames.name[frame]];
     flame.search(frame === null || sandwich ? "" : `^${escapedPattern(name)}$`);
   }
-
-  for (const note of data.notes) { element("div", root, { className: "kvmp-x-about", textContent: note }); }
 
   function paint() {
     setColours(root, colours.theme());
