@@ -24,7 +24,7 @@ function bars(data, host, model) {
 }
 
 function initialize({ model }) {
-  return standIn(model, async (host) => bars(await asked(model, "bars", barsOf), host, model));
+  return standInWith(model, () => asked(model, "bars", barsOf), (host, data) => bars(data, host, model));
 }
 
 async function render({ model, el }) { return bars(await asked(model, "bars", barsOf), el, model); }

@@ -7,7 +7,7 @@ function inkOn(colour) {
     return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
   };
   const light = 0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5);
-  return (light + 0.05) / 0.0557 >= 1.05 / (light + 0.05) ? "#111111" : "#ffffff";
+  return (light + 0.05) / 0.05 >= 1.05 / (light + 0.05) ? "#000000" : "#ffffff";
 }
 
 class Painter {
@@ -72,7 +72,7 @@ class Painter {
     }
     if (room < 30) { return; }
     const fits = Math.floor((room - 7) / CHARACTER), text = data.names[data.name[frame]];
-    context.fillStyle = hit ? "#111111" : pale ? colours.theme.ink : colours.inks[shade];
+    context.fillStyle = hit ? "#000000" : pale ? colours.theme.ink : colours.inks[shade];
     context.fillText(text.length <= fits ? text : text.slice(0, fits - 1) + "\u2026", left + 3.5, top + ROW / 2);
   }
 

@@ -15,11 +15,8 @@ function opened(model, host, data) {
 }
 
 function initialize({ model }) {
-  let data = null;
-  return standIn(model, async (host) => {
-    data = data || asked(model, "tree", unpacked);
-    return opened(model, host, await data);
-  });
+  return standInWith(model, () => asked(model, "tree", unpacked),
+    (host, data) => opened(model, host, data));
 }
 
 async function render({ model, el }) {

@@ -135,13 +135,14 @@ class FlameGraph(TreePicture):
 
     @property
     def lanes(self) -> Sequence[str]:
-        """The threads and vCPUs that `over_time()` knows, the heaviest first."""
-        return self._clock.lanes if self._clock else ()
+        """The threads and vCPUs that `over_time()` knows, the heaviest first; none of a tree that
+        frames were taken out of, or that was turned round."""
+        return self._clock.lanes if self._clock and self.tree is self._whole else ()
 
     def over_time(self, lane: int | None = None) -> FlameGraph:
-        """The same in the order of time: siblings stand as they came one after the other, and a
-        caller that was left and entered again stands there again. Of all, or of one of `lanes`.
-        LookupError where it is not known when the weight fell."""
+        """The whole tree in the order of time: siblings stand as they came one after the other,
+        and a caller that was left and entered again stands there again. Of all, or of one of
+        `lanes`. LookupError where it is not known when the weight fell."""
         if self._clock is None:
             raise LookupError("it is not known when the weight of this flame graph fell")
         if lane is not None and not 0 <= lane < len(self.lanes):

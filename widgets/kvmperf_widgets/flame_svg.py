@@ -27,7 +27,7 @@ INSET = 3.5  # between the edge of a box and its label
 
 
 def _rules(theme: Theme) -> dict[str, str]:
-    pale = "fill-opacity:.4"
+    pale = "fill-opacity:.38"
     return {
         ".f": "cursor:pointer",
         ".f rect": "rx:1px",

@@ -79,3 +79,13 @@ function standIn(model, open) {
   }
   return () => { ended = true; watch.disconnect(); if (end) { end(); } };
 }
+
+/* As `standIn`, once the data that were asked for are there: a widget that a notebook was saved
+   with has nobody to ask, and its picture stays. */
+function standInWith(model, data, open) {
+  let ended = false, end = () => {};
+  if (model.get("picture")) {
+    data().then((found) => { if (!ended) { end = standIn(model, async (host) => open(host, found)); } });
+  }
+  return () => { ended = true; end(); };
+}
