@@ -23,8 +23,6 @@ from kvmperf_magic.recording import Recording
 from kvmperf_widgets.dashboard import DashboardWidget
 from kvmperf_widgets.picture import PLOTLY
 
-sys.path.append(str(Path(__file__).parents[1] / "widgets"))
-
 browsers = pytest.mark.chromium
 CELL = """%load_ext kvmperf_magic
 from kvmperf_magic import Filter, demo

@@ -1,8 +1,10 @@
 /* The dashboard as a widget: what is filtered is the model's `filter`, either side may set it. */
-const bytesOf = (_, [view]) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+function sumsAsked(model) {
+  return asked(model, "sums", (_, [view]) =>
+    sumsOf(new Uint8Array(view.buffer, view.byteOffset, view.byteLength)));
+}
 
-async function openDashboard(model, host) {
-  const data = sumsOf(await asked(model, "sums", bytesOf));
+function openDashboard(model, host, data) {
   let later = 0;
   const shown = dashboard(data, host, model.get("theme"), { ...model.get("filter") }, (filter) => {
     model.set("filter", filter);
@@ -36,8 +38,10 @@ function hidden(selector) {
   };
 }
 
-function initialize({ model }) { return standIn(model, (host) => openDashboard(model, host)); }
+function initialize({ model }) {
+  return standInWith(model, () => sumsAsked(model), (host, data) => openDashboard(model, host, data));
+}
 
-async function render({ model, el }) { return openDashboard(model, el); }
+async function render({ model, el }) { return openDashboard(model, el, await sumsAsked(model)); }
 
 export default { initialize, render };
