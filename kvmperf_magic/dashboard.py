@@ -131,7 +131,7 @@ class Dashboard:
     def _whole_steps(self, time: tuple[float | None, float | None]) -> tuple[float, float]:
         ends = (self._steps.second(0), self._steps.second(self._steps.count))
         start, end = (
-            default if at is None else float(at) for at, default in zip(time, ends, strict=True)
+            default if at is None else at for at, default in zip(time, ends, strict=True)
         )
         if not (math.isfinite(start) and math.isfinite(end) and start < end):
             raise QueryError(f"no time from second {start:g} to second {end:g}")

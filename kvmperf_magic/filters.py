@@ -34,6 +34,9 @@ class Filter:
             given = getattr(self, name)
             several = (given,) if isinstance(given, str | int) else given and tuple(given)
             object.__setattr__(self, name, several if several != () else None)
+        if self.time is not None:
+            bounds = (None if at is None else float(at) for at in self.time)
+            object.__setattr__(self, "time", tuple(bounds))
 
     @property
     def arguments(self) -> dict[str, Any]:

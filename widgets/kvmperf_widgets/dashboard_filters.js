@@ -32,18 +32,22 @@ function filterBar(data, host, change, colourOf) {
     pick(key, FACET_WORDS[key], facet.choices.map((i) => ({ value: i, words: facet.names[i],
       sum: () => found.facets[place][i] })));
   }
+  let later = 0, typed = "";
   const symbol = element("input", bar, { type: "search", placeholder: "symbol: regex", oninput: () => {
     clearTimeout(later);
-    later = setTimeout(() => set("symbol", symbol.value || undefined), 120);
+    later = setTimeout(() => { typed = symbol.value; set("symbol", typed || undefined); }, 120);
   } });
-  let later = 0;
   symbol.setAttribute("aria-label", "regular expression of the symbols in which samples are");
   controls.push(() => {
-    if (document.activeElement !== symbol || !symbol.value !== !filter.symbol) { symbol.value = filter.symbol || ""; }
-    symbol.classList.toggle("kvmp-x-bad", Boolean(filter.symbol) && !valid(filter.symbol));
+    const asked = filter.symbol || "";
+    if (asked !== typed) { symbol.value = typed = asked; } // it was set elsewhere
+    symbol.classList.toggle("kvmp-x-bad", !valid(asked));
   });
-  const clear = element("button", bar, { type: "button", textContent: "clear",
-    onclick: () => change(filter.event ? { event: filter.event } : {}) });
+  const clear = element("button", bar, { type: "button", textContent: "clear", onclick: () => {
+    clearTimeout(later);
+    symbol.value = typed = "";
+    change(filter.event ? { event: filter.event } : {});
+  } });
   controls.push(() => { clear.disabled = !Object.keys(filter).some((key) => key !== "event"); });
 
   /* A list of choices to be ticked, beneath a button that says what is. */
