@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_profile_properties import profiles
 
@@ -58,6 +58,7 @@ def told(cells: Cells, *, leaf_only: bool = False) -> tuple[Counter[Key], Counte
     return weight, samples
 
 
+@settings(deadline=None)
 @given(profiles, st.sampled_from([1, 3, 50, 5000]), st.sampled_from([(), ("tid",), ("pid", "cpu")]))
 def test_cells_are_the_sums_of_a_plain_loop(
     drawn: list[Sample], most: int, more: tuple[str, ...]
@@ -78,6 +79,7 @@ def test_cells_are_the_sums_of_a_plain_loop(
     assert told(Gathering(profile, more).cells(steps)) == (weight, samples)
 
 
+@settings(deadline=None)
 @given(profiles)
 def test_nodes_stand_depth_first(drawn: list[Sample]) -> None:
     profile = profile_of(drawn)
@@ -89,6 +91,7 @@ def test_nodes_stand_depth_first(drawn: list[Sample]) -> None:
         assert len(path) == cells.depth[node]
 
 
+@settings(deadline=None)
 @given(profiles, st.integers(1, 12), st.integers(0, 6))
 def test_what_is_cut_keeps_all_weight_and_where_it_ended(
     drawn: list[Sample], least: int, rare: int
@@ -123,15 +126,16 @@ def whole(sums: Counter[Key]) -> Counter[tuple[object, ...]]:
     return found
 
 
+@settings(deadline=None)
 @given(profiles)
 def test_kept_stacks_stay_as_they_are(drawn: list[Sample]) -> None:
     profile = profile_of(drawn)
     cells = Gathering(profile).cells(Steps.of(profile.time, 0, 5))
     whole = Counter(path_of(sample) for sample in drawn)
     made = cut(cells, 3, 0).cells
-    kept = Counter[Path]()
+    kept, paths = Counter[Path](), paths_of(made)
     for node, count in zip(made.node.tolist(), made.samples.tolist(), strict=True):
-        kept[paths_of(made)[node]] += count
+        kept[paths[node]] += count
     for path, count in whole.items():
         if count >= 3:
             assert kept[path] >= count
