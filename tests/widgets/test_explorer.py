@@ -21,6 +21,7 @@ from trees import big_tree, tree_of
 from kvmperf_widgets import FlameGraph, Tree
 from kvmperf_widgets.explorer import Explorer, packed
 from kvmperf_widgets.picture import PLOTLY
+from kvmperf_widgets.text import clean
 from kvmperf_widgets.theme import LESS, MORE
 
 browsers = pytest.mark.chromium
@@ -153,6 +154,24 @@ def test_hostile_names_are_text(browser: Any, tmp_path: Path) -> None:
     seen.click(0.1, 0, "Shift")
     assert page.title() == "harmless and ready"
     assert page.locator("img, a, .kvmp-x script, svg").count() == 0
+    assert seen.errors == []
+    page.close()
+
+
+@browsers
+def test_names_turned_round_and_without_end_are_bounded_text(browser: Any, tmp_path: Path) -> None:
+    names = ["\u202egnp.exe", "x" * 4096, "\x1b[31mred\x07", "a\nb", "\U0001f600" * 40]
+    tree = tree_of([-1, *[0] * 5], ["all", *names], [0, *[10.0] * 5])
+    page = browser.new_page(viewport={"width": 1000, "height": 600})
+    seen = Seen(page, write_page(FlameGraph(tree, "x" * 4096, "cycles"), tmp_path / "x.html"))
+    tips = set()
+    for i in range(len(names)):
+        tips.add(seen.tip((i + 0.5) / len(names), 0).split("\n")[0])
+        assert page.locator(".kvmp-x-tip").bounding_box()["height"] < 300
+    assert tips == {clean(name, 300) for name in names}
+    page.mouse.click(*seen.at(0.1, 0), button="right")
+    assert page.get_by_role("menu").bounding_box()["width"] < 400
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert seen.errors == []
     page.close()
 

@@ -66,8 +66,10 @@ function explore(given, host, theme, options = {}) {
     toggle("collapsed", "collapse recursion", "c");
     toggles.sandwich = button("sandwich", "s", () => sandwich());
   }
+  // a tree in the order of time has callers more than once: it has no other
   const orders = Object.entries({ name: "by name", heavy: "left heavy", time: "over time" })
-    .filter(([order]) => order !== "time" || options.overTime || data.order === "time");
+    .filter(([order]) => (order === "time" ? options.overTime || data.order === order
+      : data.order !== "time"));
   const order = choice("order of siblings", orders.map(([, words]) => words), reorder);
   const lanes = choice("thread or vCPU", ["all threads", ...(data.lanes || [])], reorder);
   if (data.palettes.length > 1) {
@@ -81,6 +83,7 @@ function explore(given, host, theme, options = {}) {
 
   function setOrder(wanted) {
     order.selectedIndex = orders.findIndex(([name]) => name === wanted);
+    order.hidden = orders.length < 2;
     lanes.hidden = wanted !== "time" || !options.overTime || lanes.length < 2;
   }
 

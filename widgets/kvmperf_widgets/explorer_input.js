@@ -10,6 +10,9 @@ function attend({ root, stage, canvas, view, tip }, act) {
     event.preventDefault();
     if (event.shiftKey) {
       view.scroll(event.deltaY || event.deltaX);
+    } else if (Math.abs(event.deltaX) > Math.abs(event.deltaY)) { // of a touchpad
+      const by = event.deltaX / view.width * (view.x1 - view.x0);
+      view.show(view.x0 + by, view.x1 + by);
     } else {
       const by = Math.max(-300, Math.min(300, event.deltaY));
       view.scale(Math.exp(by * 0.002), event.offsetX / view.width);

@@ -12,8 +12,7 @@ class View {
     this.x0 = this.top = 0;
     this.x1 = 1;
     this.width = 200;
-    this.halves = [];
-    this.build();
+    this.halves = []; // until it is built
   }
 
   plain() {
@@ -71,6 +70,7 @@ class View {
 
   /* Where in the first half this path leads, as far as there is weight on it. */
   found(path) {
+    if (!path.length) { return 0; }
     const { tree } = this.halves[0], same = this.data.ids().of;
     let node = 0;
     for (let depth = 1; depth <= path.length && depth < tree.levels.length; depth++) {

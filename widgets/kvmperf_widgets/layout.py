@@ -80,11 +80,8 @@ def layout(
     last = int(deepest[root]) if rows is None else base + rows - 1
     # the last row is for leaves and for the "..." of what goes on
     near = (tree.depth < last) | ((tree.depth == last) & (deepest == last))
-    # parents are as heavy as their children and stand before them: a prefix holds its ancestors
-    widest = candidates[np.lexsort((candidates, -total[candidates], ~near[candidates]))]
-    wide = int(np.count_nonzero(near[widest] & (total[widest] >= least * weight)))
     families = _Families(tree, candidates, in_runs=order == "time")
-    kept = _prune(families, widest, max(1, min(wide, most)), most)
+    kept = _prune(families, _widest(inside & near & (total >= least * weight), total, most), most)
     tops, run = families.pruned(kept)
 
     sizes = tree.sum_up(inside.astype(np.float64)).astype(np.int64)
@@ -216,6 +213,7 @@ class _Families:
         above = tree.parent[self._frames]
         self._same = np.r_[False, above[1:] == above[:-1]]
         self._keep = np.zeros(len(tree), dtype=np.bool_)
+        self._loses = np.zeros(len(tree), dtype=np.bool_)
 
     def pruned(self, kept: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
         """The topmost of the frames that are not kept, and the number of the "..." of each."""
@@ -228,16 +226,26 @@ class _Families:
         lost = ~keep[frames] & keep[above] & (above >= 0)
         tops = frames[lost]
         if not self._in_runs:
-            return tops, np.unique(above[lost], return_inverse=True)[1].reshape(-1)
+            loses = self._loses
+            loses[:] = False
+            loses[above[lost]] = True
+            return tops, (np.cumsum(loses) - 1)[above[lost]]
         goes_on = self._same & np.r_[False, lost[:-1]]
         return tops, np.cumsum(~goes_on[lost]) - 1
 
 
-def _prune(
-    families: _Families, widest: NDArray[np.intp], count: int, most: int
-) -> NDArray[np.intp]:
+def _widest(frames: NDArray[np.bool_], total: NDArray[np.float64], most: int) -> NDArray[np.intp]:
+    """The `most` heaviest of these frames. Parents are as heavy as their children and stand
+    before them: what a frame comes after holds its ancestors."""
+    found = np.flatnonzero(frames)
+    if len(found) > most:  # only those are worth sorting
+        found = found[total[found] >= np.partition(total[found], -most)[-most]]
+    return found[np.lexsort((found, -total[found]))][:most]
+
+
+def _prune(families: _Families, widest: NDArray[np.intp], most: int) -> NDArray[np.intp]:
     """The frames that are kept; every "..." needs a box too, so they may be fewer than `most`."""
-    low, high = 1, count
+    low, high = 1, len(widest)
     while low < high:
         middle = (low + high + 1) // 2
         _, dots = families.pruned(widest[:middle])
