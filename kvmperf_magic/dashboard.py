@@ -130,9 +130,7 @@ class Dashboard:
 
     def _whole_steps(self, time: tuple[float | None, float | None]) -> tuple[float, float]:
         ends = (self._steps.second(0), self._steps.second(self._steps.count))
-        start, end = (
-            default if at is None else at for at, default in zip(time, ends, strict=True)
-        )
+        start, end = (default if at is None else at for at, default in zip(time, ends, strict=True))
         if not (math.isfinite(start) and math.isfinite(end) and start < end):
             raise QueryError(f"no time from second {start:g} to second {end:g}")
         return self._seconds(*self._steps.around(start, end))
