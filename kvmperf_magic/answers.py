@@ -209,9 +209,11 @@ class ReportView(TableAnswer):
         reported: Callable[[Profile], Report],
         heatmap: RecordingHeatMap | None = None,
         whole: Recording | None = None,
+        order: str = "self",
     ) -> None:
         self.recording = recording
         self.whole = whole or recording
+        self._order = order
         self.heatmap = heatmap
         self.report = reported(recording.profile)
         self._reported = reported
@@ -230,7 +232,7 @@ class ReportView(TableAnswer):
 
         events = self.recording.events
         first = events["name"][events["samples"] > 0][:1].tolist()
-        return Dashboard(self.whole, self.report.sort, *first)
+        return Dashboard(self.whole, self.report.sort, next(iter(first), None), self._order)
 
     @property
     def filter(self) -> Filter:

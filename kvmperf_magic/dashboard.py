@@ -40,12 +40,20 @@ _CONTROLS = {"comm": "comm", "machine": "vm", "vcpu": "vcpu"}  # facets, and wha
 class Dashboard:
     """The samples of `recording`, of all events, and the `filter` through which they are seen.
 
-    `sort` are the keys that the table begins with; of several events `event` is shown first.
+    `sort` are the keys that the table begins with, the largest of `order` ("self" or "children")
+    above; of several events `event` is shown first.
     """
 
-    def __init__(self, recording: Recording, sort: Sequence[str], event: str | None = None) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        sort: Sequence[str],
+        event: str | None = None,
+        order: str = "self",
+    ) -> None:
         self.recording = recording
         self._sort = tuple(sort)
+        self._order = order
         self._filter = self._checked(
             Filter(event=event if event in self._facets.names["event"] else None)
         )
@@ -207,7 +215,11 @@ class Dashboard:
 
     def _packed(self, made: Cut, least: int, theme: ThemeName) -> bytes:
         words = pictures.Words(
-            f"{self.recording.name}: where the time went", self._notes(made, least), self._by, theme
+            f"{self.recording.name}: where the time went",
+            self._notes(made, least),
+            self._by,
+            self._order,
+            theme,
         )
         return pictures.packed(
             self._facets.sums(made.cells), words, self._state_in(made.cells.steps)

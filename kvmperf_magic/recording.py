@@ -326,7 +326,8 @@ class Recording(Exporting):
         symbol = None if heatmap is True else heatmap
         shown = self.heatmap(symbol, modes, event) if symbol is not False else None
         whole = self.of_sides(modes) if event is None else view
-        return ReportView(view, partial(report, sort=keys, **options), shown, whole)
+        made = partial(report, sort=keys, **options)
+        return ReportView(view, made, shown, whole, options.get("order", "self"))
 
     def flamegraph(
         self,

@@ -213,6 +213,23 @@ def test_it_opens_with_the_filter_that_was_set(
     seen.page.close()
 
 
+def test_the_table_begins_as_the_report_does(browser: Any, both: Recording, tmp_path: Path) -> None:
+    view = both.report(sort="dso,comm", order="children")
+    view.to_html(tmp_path / "x.html")
+    seen = opened(browser, tmp_path / "x.html")
+    header = seen.table.get_by_role("columnheader")
+    assert header.all_inner_texts() == ["self %", "children %", "samples", "dso", "comm"]
+    assert header.nth(1).get_attribute("aria-sort") == "descending"
+    expected = [view.table[key].tolist() for key in ("dso", "comm")]
+    rows = seen.rows()
+    assert len(rows) == len(view.table)
+    assert {tuple(row[3:]) for row in rows} == {
+        (dso.rsplit("/", 1)[-1], comm) for dso, comm in zip(*expected, strict=True)
+    }
+    assert rows[0][1] == f"{view.table['children_overhead'][0]:.2f} %"
+    seen.page.close()
+
+
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> ReportView:
     """Two VMs, one with a hostile name, and two events, recorded here."""

@@ -98,11 +98,13 @@ class Sums:
 
 @dataclass(frozen=True)
 class Words:
-    """What a dashboard says: its title, what was left out, by which columns its table is."""
+    """What a dashboard says: its title, what was left out, by which columns its table is and which
+    of "self", "children" and "samples" it is sorted by."""
 
     title: str
     notes: Sequence[str] = ()
     columns: Sequence[str] = ("symbol", "dso", "mode")
+    order: str = "self"
     theme: ThemeName = "auto"
 
 
@@ -139,6 +141,7 @@ def packed(sums: Sums, words: Words, state: dict[str, Any]) -> bytes:
         "notes": [clean(note, 300) for note in words.notes],
         "theme": words.theme,
         "by": list(words.columns),
+        "order": words.order,
         "each": each,
         "names": [clean(name, 300) for name in sums.names],
         "kinds": [clean(kind, 40) for kind in sums.kinds],

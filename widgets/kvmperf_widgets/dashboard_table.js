@@ -25,7 +25,7 @@ function rowTable(data, host, act) {
   const id = `kvmp-d-${Math.random().toString(36).slice(2)}`;
 
   let by = [], group = null, sums = null, left = null, passed = null, rows = [];
-  let sorted = ["self", -1], wanted = "", cursor = -1, chosen = null, drawn = false;
+  let sorted = [data.order, -1], wanted = "", cursor = -1, chosen = null, drawn = false;
 
   const keys = ["symbol", "dso", "mode", ...data.facets.filter((facet) =>
     facet.key !== "event" && new Set(facet.of).size > 1).map((facet) => facet.key)];
@@ -74,7 +74,7 @@ function rowTable(data, host, act) {
         order();
       } });
     }
-    if (sorted[0] !== "self" && !columns.some(([key]) => key === sorted[0])) { sorted = ["self", -1]; }
+    if (!columns.some(([key]) => key === sorted[0])) { sorted = [data.order, -1]; }
     chosen = null;
     if (passed) { recount(); }
   }
