@@ -86,7 +86,8 @@ function numbered(columns, length) {
 
 /* The table by these keys. A pair is a node with what samples in or beneath it have of the keys of
    samples: `parent` and `row` have one each (-1: the pair makes no row), `outer` those beneath no
-   other of their row. `pairOf` has the pair of each cell, `frame` and `facet` one of each row. */
+   other of their row. `pairOf` has the pair of each cell, `frame` and `facet` one of each row, `same`
+   a number of each frame: equal where the table does not tell them apart. */
 function grouping(data, by) {
   const { frames } = data, isLabel = (frame) => data.kinds[frames.kind[frame]] === "";
   const ofFrame = { symbol: frames.name, dso: frames.detail, mode: frames.kind };
@@ -116,7 +117,7 @@ function grouping(data, by) {
     row[pair] = found;
     if (node >= until[found]) { outer[pair] = 1; until[found] = data.end[node]; }
   }
-  return { ...made, row, outer, count: known.size, frame, facet };
+  return { ...made, row, outer, count: known.size, frame, facet, same: frameRow.number };
 }
 
 /* Nodes in pairs with each of the numbers that cells in or beneath them have; null: too many. */

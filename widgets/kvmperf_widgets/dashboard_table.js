@@ -148,7 +148,7 @@ function rowTable(data, host, act) {
     cursor = i;
     const row = i < 0 ? null : rows[i];
     chosen = how === "find" && row === chosen ? null : row;
-    act(chosen === null ? null : group.frame[chosen], how);
+    if (by.includes("symbol")) { act(chosen === null ? null : group.frame[chosen], how); }
     draw();
   }
 
@@ -196,7 +196,7 @@ function rowTable(data, host, act) {
     },
     /* Brings in the row of a frame, where there is one. */
     point(frame) {
-      const i = rows.findIndex((row) => group.frame[row] === frame);
+      const i = rows.findIndex((row) => group.same[group.frame[row]] === group.same[frame]);
       if (i >= 0) { reach(i); }
     },
     close() { clearTimeout(clicked); },
