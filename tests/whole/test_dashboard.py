@@ -16,7 +16,7 @@ from kvmperf_magic import demo
 from kvmperf_magic.answers import ReportView
 from kvmperf_magic.filters import Filter
 from kvmperf_magic.recorder import Recorder
-from kvmperf_magic.recording import Recording
+from kvmperf_magic.recording import Recording, open_recording
 from kvmperf_widgets.theme import DARK, LIGHT, mode_colour
 
 pytestmark = pytest.mark.chromium
@@ -277,6 +277,28 @@ def test_machines_and_events_of_a_real_recording(
     assert seen.page.title() == "two.data: where the time went"
     assert seen.page.locator("img").count() == 0
     assert seen.errors == []
+    seen.page.close()
+
+
+@pytest.mark.fixtures
+def test_periods_of_different_events_are_never_added(
+    browser: Any, fixtures: Path, tmp_path: Path
+) -> None:
+    path = fixtures / "recordings" / "google__perf_data_converter__perf.data.systemwide.1-3.4"
+    recording = open_recording(path, cache=False)
+    recording.report(sort="symbol").to_html(tmp_path / "x.html")
+    seen = opened(browser, tmp_path / "x.html")
+    select = seen.page.get_by_label("event")
+    names = select.locator("option").all_inner_texts()
+    events = recording.events
+    assert names == events["name"][events["samples"] > 0].tolist()
+    assert len(names) > 3
+    for name in names:
+        select.select_option(name)
+        view = recording.filter(event=name)
+        assert seen.samples() == len(view)
+        assert f" {view.profile.unit})" in seen.words()
+        assert shares(view, "symbol,mode") <= {tuple(row) for row in seen.rows()}
     seen.page.close()
 
 
