@@ -34,11 +34,32 @@ def frames(count):
 def graph(count):
     return FlameGraph(frames(count), f"{count:,} frames", "cpu-clock ns")
 """
+DASHBOARD = """
+from kvmperf_magic.profile.cells import parents_of
+from kvmperf_widgets.dashboard import Event, Facet, LiveDashboard, Sums, Words, packed
+def sums(count, cells=200_000):
+    random, depth = np.random.default_rng(1), [0]
+    for up in np.where(random.random(count - 1) < 0.6, 1, -random.integers(0, 8, count - 1)):
+        depth.append(min(max(depth[-1] + int(up), 1), 60))
+    frames, codes = 5000, random.integers(0, [5000, 5, 3], (5000, 3)).T
+    names = [f"function_number_{i}" for i in range(5000)]
+    samples = random.integers(1, 9, cells)
+    return Sums(
+        parents_of(np.array(depth)), random.integers(0, frames, count), codes[0], names,
+        codes[1] + 1, MODES, codes[2], ["[kernel.kallsyms]", "qemu", "libc.so.6"],
+        np.sort(random.integers(0, count, cells)), random.integers(0, 40, cells),
+        random.integers(0, 300, cells), samples * 250_000.0, samples,
+        [Facet(key, [str(i) for i in range(40)], np.arange(40) % many, range(many))
+         for key, many in (("comm", 40), ("machine", 2), ("vcpu", 4), ("event", 1))],
+        [Event("cpu-clock", "cpu-clock ns")], 0.0, 0.01, 300)
+"""
 CELLS = (
     f"%load_ext kvmperf_magic\n{TREE}\ngraph(2000)",  # the session's first picture
     "graph(50_000)",
     "graph(50_000).explore()",
     "graph(200_000).explore()",
+    f"{DASHBOARD}\nof = sums(50_000)\ngraph(10)",
+    'LiveDashboard(graph(50_000), lambda: packed(of, Words("made up"), {}), {})',
 )
 # milliseconds from the key that runs a cell until what is looked for stands in its output
 WATCH = """({cell, wanted}) => {
@@ -72,6 +93,22 @@ EXPLORER = """async ({kind, count}) => {
     while (!root.dataset.drawn && performance.now() - start < 1000) { await frame(); }
     if (kind === "pointermove" && (tip.hidden || !tip.textContent)) { continue; }
     await frame(); // what was drawn is on the screen
+    found.push(performance.now() - start);
+  }
+  return found;
+}"""
+# milliseconds from a tick in a list of the last dashboard until everything is drawn anew
+FILTER = """async () => {
+  const root = Array.from(document.querySelectorAll(".kvmp-d")).pop(), found = [];
+  const frame = () => new Promise(requestAnimationFrame);
+  root.querySelector("summary").click();
+  for (let n = 0; n < 30; n++) {
+    await frame();
+    const ticks = root.querySelectorAll("details[open] input[type=checkbox]");
+    const start = performance.now();
+    ticks[n % ticks.length].click();
+    await frame();
+    await frame();
     found.push(performance.now() - start);
   }
   return found;
@@ -142,6 +179,10 @@ def measure(page: Any) -> None:
         met = "met" if rate >= 50 else "not met"
         words = f"{count} frames, explorer: frames a second, zooming"
         print(f"{words:52}{rate:8.0f}/s{min(rates):8.0f}/s   >= 50/s {met}", flush=True)
+    run(page, 4, ".js-plotly-plot .bars")
+    waited = run(page, 5, ".kvmp-d-flame .kvmp-x[data-drawn]")
+    tell("50,000 frames, dashboard: from the cell's start", waited, 1000)
+    tell("50,000 frames, dashboard: a filter", page.evaluate(FILTER), 100)
 
 
 def tell(words: str, milliseconds: Iterable[float], bound: float | None) -> None:

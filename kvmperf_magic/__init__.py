@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from kvmperf_magic.comparison import diff
+    from kvmperf_magic.filters import Filter
     from kvmperf_magic.guests.discovery import machines
     from kvmperf_magic.live import top
     from kvmperf_magic.recorder import record
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["KvmperfError", "Recording", "diff", "machines", "open", "record", "top"]
+__all__ = ["Filter", "KvmperfError", "Recording", "diff", "machines", "open", "record", "top"]
 
 _FACE = {
+    "Filter": "filters:Filter",
     "Recording": "recording:Recording",
     "diff": "comparison:diff",
     "machines": "guests.discovery:machines",

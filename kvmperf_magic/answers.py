@@ -26,6 +26,8 @@ from kvmperf_magic.table import Categorical, Table
 from kvmperf_widgets.layout import ORDERS
 
 if TYPE_CHECKING:
+    from kvmperf_magic.dashboard import Dashboard
+    from kvmperf_magic.filters import Filter
     from kvmperf_magic.heatmap import RecordingHeatMap
     from kvmperf_magic.profile.diff import Diff
     from kvmperf_magic.profile.difftree import DiffTree
@@ -199,15 +201,23 @@ def swing(views: Mapping[str, Recording], symbol: str, buckets: int = 60) -> Sha
 
 class ReportView(TableAnswer):
     """A report, its flame graph and, where asked for, a heat map of time, whose selection both
-    follow in a live notebook. `.table`, `.flamegraph` and `.heatmap` are the things themselves."""
+    follow in a live notebook. `.table`, `.flamegraph` and `.heatmap` are the things themselves.
+
+    Without a heat map a live notebook shows a dashboard of them. `.filter` is what that shows and
+    may be set, `.selection` the recording of it: of `whole`, which has all events.
+    """
 
     def __init__(
         self,
         recording: Recording,
         reported: Callable[[Profile], Report],
         heatmap: RecordingHeatMap | None = None,
+        whole: Recording | None = None,
+        order: str = "self",
     ) -> None:
         self.recording = recording
+        self.whole = whole or recording
+        self._order = order
         self.heatmap = heatmap
         self.report = reported(recording.profile)
         self._reported = reported
@@ -220,8 +230,30 @@ class ReportView(TableAnswer):
     def flamegraph(self) -> FlameGraph:
         return flamegraph(self.recording)
 
+    @cached_property
+    def dashboard(self) -> Dashboard:
+        from kvmperf_magic.dashboard import Dashboard
+
+        events = self.recording.events
+        first = events["name"][events["samples"] > 0][:1].tolist()
+        return Dashboard(self.whole, self.report.sort, next(iter(first), None), self._order)
+
+    @property
+    def filter(self) -> Filter:
+        """What the dashboard shows. Setting it changes the page; QueryError for what cannot be."""
+        return self.dashboard.filter
+
+    @filter.setter
+    def filter(self, wanted: Filter) -> None:
+        self.dashboard.filter = wanted
+
+    @property
+    def selection(self) -> Recording:
+        """The recording of what the dashboard shows."""
+        return self.dashboard.selection
+
     def to_html(self, path: str | Path | None = None) -> str:
-        """One self-contained page: flame graph and table."""
+        """One self-contained page: the dashboard, and without scripts flame graph and table."""
         from kvmperf_magic.export.html import page
 
         return written(page(self), path)
@@ -238,19 +270,40 @@ class ReportView(TableAnswer):
             getattr(self.recording, f"to_{form}")(path, modes=MODES)
 
     def parts(self) -> Sequence[Any]:
-        warnings = [f"warning: {w}" for w in self.recording.warnings]
         shown = [] if self.heatmap is None else [self.heatmap]
-        said = [Lines(warnings)] if warnings else []
-        return [*shown, *said, self.flamegraph, self.report]
+        return [*shown, *self._said(), self.flamegraph, self.report]
+
+    def _said(self) -> list[Lines]:
+        warnings = [f"warning: {w}" for w in self.recording.warnings]
+        return [Lines(warnings)] if warnings else []
 
     def _ipython_display_(self) -> None:
-        if self.heatmap is None or not in_notebook():
+        if not in_notebook():
             super()._ipython_display_()
             return
         from IPython.display import display
 
+        if self.heatmap is None:
+            live = self.dashboard.live(self.flamegraph)
+            for part in (*self._said(), live, Beside(self.report, live.beside)):
+                display(part)
+            return
         display(self.heatmap.explore())
         self.heatmap.link(lambda selection: ReportView(selection, self._reported))
+
+
+class Beside:
+    """A report that a page knows by a class: it is hidden while a dashboard shows the same."""
+
+    def __init__(self, report: Report, marked: str) -> None:
+        self._report = report
+        self._marked = marked
+
+    def _repr_html_(self) -> str:
+        return f'<div class="{self._marked}">{self._report._repr_html_()}</div>'
+
+    def __repr__(self) -> str:
+        return repr(self._report)
 
 
 WIDTHS = ("after", "before", "max", "common")

@@ -8,7 +8,7 @@ hash before they are split at their context markers and named.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -100,7 +100,9 @@ class _Decoder:
             dso=dso,
             machine=of.machine.take(of.kind),
             stacked_later=self._stacked,
-            unit=unit_of([events[i] for i in np.flatnonzero(np.bincount(samples.event)).tolist()]),
+            unit=unit_of(
+                [events[i].name for i in np.flatnonzero(np.bincount(samples.event)).tolist()]
+            ),
         )
         return Decoded(profile, of.machine_pid[of.kind], lambda: self._addresses)
 
@@ -158,9 +160,9 @@ def decode(
     return _Decoder(samples, events, of, later, symbolizer).decoded()
 
 
-def unit_of(events: Sequence[Event]) -> str:
-    """What a period of these events counts, in words for a picture."""
-    names = list(dict.fromkeys(_MODIFIERS.sub("", event.name) for event in events)) or ["samples"]
+def unit_of(events: Iterable[str]) -> str:
+    """What a period of the events of these names counts, in words for a picture."""
+    names = list(dict.fromkeys(_MODIFIERS.sub("", name) for name in events)) or ["samples"]
     if len(names) > 1:
         return "periods of each event"
     return f"{names[0]} ns" if names[0] in _CLOCKS else names[0]

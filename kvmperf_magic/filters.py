@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,41 @@ from kvmperf_magic.errors import QueryError
 from kvmperf_magic.modes import mode_codes
 
 
+@dataclass(frozen=True)
+class Filter:
+    """What a dashboard shows; None: everything. The arguments of `Recording.filter()` that it has
+    a control for: `vm` and `comm` are names, `time` seconds. One may stand without its tuple."""
+
+    modes: tuple[str, ...] | None = None
+    vm: tuple[str, ...] | None = None
+    vcpu: tuple[int, ...] | None = None
+    comm: tuple[str, ...] | None = None
+    event: str | None = None
+    symbol: str | None = None
+    time: tuple[float | None, float | None] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("modes", "vm", "vcpu", "comm"):
+            given = getattr(self, name)
+            several = (given,) if isinstance(given, str | int) else given and tuple(given)
+            object.__setattr__(self, name, several if several != () else None)
+        if self.time is not None:
+            bounds = (None if at is None else float(at) for at in self.time)
+            object.__setattr__(self, "time", tuple(bounds))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Those that are given: `recording.filter(**filter.arguments)`."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
 def select(
     decoded: Decoded,
     path: str,
     *,
     modes: str | Iterable[str] | None,
     numbers: Mapping[str, int | Sequence[int] | None],
-    patterns: Mapping[str, str | None],
+    patterns: Mapping[str, str | Sequence[str] | None],
     vm: str | int | Sequence[str | int] | None,
     time: tuple[float | None, float | None] | None,
     event: str | Sequence[str] | None,
@@ -43,7 +72,11 @@ def select(
         mask &= whole.event.where(_known(event, whole.event.categories, "event"))
     for name, pattern in patterns.items():
         if pattern is not None:
-            mask &= getattr(whole, name).where(_regex(pattern).search)
+            column = getattr(whole, name)
+            if isinstance(pattern, str):
+                mask &= column.where(_regex(pattern).search)
+            else:
+                mask &= column.where(_known(pattern, column.categories, name))
     if time is not None:
         start = int(whole.time[0]) if len(whole) else 0
         since, until = (_clock(bound, start) for bound in _pair(time))

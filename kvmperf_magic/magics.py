@@ -172,13 +172,13 @@ class KvmMagics(Magics):
         args.CACHE_OPTION,
     )
     def kvm_report(self, line: str) -> ReportView:
-        """What the time went to: a table and a flame graph.
+        """What the time went to: a table and a flame graph, in notebooks a dashboard of them.
 
         %kvm_report                             the newest recording of this folder
         %kvm_report perf.data.guest
         %kvm_report rec --modes guest --sort symbol
         %kvm_report rec --heatmap               and when, by second and the offset within it
-        p = %kvm_report perf.data.guest         p.table, p.flamegraph.search("lock")
+        p = %kvm_report perf.data.guest         p.table, p.flamegraph.search("lock"), p.filter
         %kvm_report --export web1.pb.gz         for pprof; the suffix says the format
         """
         given = parse_argstring(self.kvm_report, line)

@@ -124,7 +124,7 @@ class Recording(Exporting):
             return whole
         there = (self.events["samples"] > 0).tolist()
         events = [
-            event
+            event.name
             for event, is_there in zip(self._source.file.events, there, strict=True)
             if is_there
         ]
@@ -263,17 +263,18 @@ class Recording(Exporting):
         cpu: int | Sequence[int] | None = None,
         vm: str | int | Sequence[str | int] | None = None,
         vcpu: int | Sequence[int] | None = None,
-        comm: str | None = None,
+        comm: str | Sequence[str] | None = None,
         time: tuple[float | None, float | None] | None = None,
         event: str | Sequence[str] | None = None,
-        symbol: str | None = None,
-        dso: str | None = None,
+        symbol: str | Sequence[str] | None = None,
+        dso: str | Sequence[str] | None = None,
     ) -> Recording:
         """The samples that satisfy all that is given.
 
         `modes`: names, `host` or `guest`; `vm`: name or pid; `time`: (from, until), as int the
         samples' own nanoseconds, as float seconds since the first sample of the file; `comm`,
-        `symbol`, `dso`: regular expressions searched for. Raises QueryError for what cannot be.
+        `symbol`, `dso`: a regular expression searched for, or a list of whole names. Raises
+        QueryError for what cannot be.
         """
         mask = select(
             self._source.decoded,
@@ -287,18 +288,20 @@ class Recording(Exporting):
         )
         return Recording(self._source, mask if self._mask is None else mask & self._mask)
 
+    def of_sides(self, modes: str | Iterable[str] | None = None) -> Recording:
+        """These modes of this view; those that were to be recorded where None are named."""
+        if modes is None and self.sides != ("host", "guest"):
+            modes = [
+                m for side in self.sides for m in (HOST_MODES if side == "host" else GUEST_MODES)
+            ]
+        return self if modes is None else self.filter(modes=modes)
+
     def answerable(
         self, modes: str | Iterable[str] | None = None, event: str | None = None
     ) -> Recording:
         """This view as an answer takes it: the modes that were to be recorded, and one event,
         the first with samples, because periods of different events cannot be added."""
-        view = self
-        if modes is None and self.sides != ("host", "guest"):
-            modes = [
-                m for side in self.sides for m in (HOST_MODES if side == "host" else GUEST_MODES)
-            ]
-        if modes is not None:
-            view = view.filter(modes=modes)
+        view = self.of_sides(modes)
         counts = self.events["samples"]
         if event is None and np.count_nonzero(counts) > 1:
             event = str(self.events["name"][np.flatnonzero(counts)[0]])
@@ -322,7 +325,9 @@ class Recording(Exporting):
         view = self.answerable(modes, event)
         symbol = None if heatmap is True else heatmap
         shown = self.heatmap(symbol, modes, event) if symbol is not False else None
-        return ReportView(view, partial(report, sort=keys, **options), shown)
+        whole = self.of_sides(modes) if event is None else view
+        made = partial(report, sort=keys, **options)
+        return ReportView(view, made, shown, whole, options.get("order", "self"))
 
     def flamegraph(
         self,
@@ -363,8 +368,7 @@ class Recording(Exporting):
         from, until)`, or dragged over with `.explore()`. `options`: see `heatmap.heatmap`."""
         from kvmperf_magic.heatmap import heatmap
 
-        first = self._source.decoded.profile.time[:1].tolist()
-        return heatmap(self.answerable(modes, event), symbol, *first, **options)
+        return heatmap(self.answerable(modes, event), symbol, self.origin, **options)
 
     def summary(self) -> Table:
         """What is in it, a line each."""
@@ -386,6 +390,11 @@ class Recording(Exporting):
         }
         lines |= {f"warning {i}": w for i, w in enumerate(self.warnings, 1)}
         return Table({"what": _strings(list(lines)), "value": _strings(list(lines.values()))})
+
+    @property
+    def origin(self) -> int:
+        """What seconds are counted from: the first sample of the file, ns of its clock."""
+        return int(next(iter(self._source.decoded.profile.time[:1]), 0))
 
     @property
     def duration(self) -> float:

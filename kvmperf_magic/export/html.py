@@ -13,15 +13,20 @@ _ROWS = 60
 
 
 def page(view: ReportView) -> str:
-    """The pictures, the table and how complete the recording is."""
+    """The dashboard and how complete the recording is; where no script runs flame graph and table
+    in the place of the dashboard."""
     report, recording = view.report, view.recording
-    about = recording.summary()
+    about = view.whole.summary()
     head = report.table[:_ROWS]
     shown = report.shown
-    built = Page(f"{recording.name}: where the time went")
-    built.table(about.columns, [about[c].tolist() for c in about.columns], len(about))
+    title = f"{recording.name}: where the time went"
+    still = Page(title, heading=False).picture(view.flamegraph).paragraph(report.headline)
+    still.table(shown, [head[c].tolist() for c in shown], len(report.table), bars=report.bars)
+    built = Page(title)
+    for warning in recording.warnings:
+        built.paragraph(f"warning: {warning}")
     if view.heatmap is not None:
         built.picture(view.heatmap)
-    built.picture(view.flamegraph).paragraph(report.headline)
-    built.table(shown, [head[c].tolist() for c in shown], len(report.table), bars=report.bars)
+    built.dashboard(view.dashboard.deflated(), still).heading("The recording")
+    built.table(about.columns, [about[c].tolist() for c in about.columns], len(about))
     return built.html()

@@ -39,6 +39,7 @@ class Page:
         self._theme: ThemeName = theme
         self._parts: list[str] = [f"<h1>{escape(title)}</h1>"] if heading else []
         self._flames = self._links = False
+        self._module = self._style = ""  # of a dashboard
 
     def heading(self, text: str) -> Page:
         self._parts.append(f"<h2>{escape(text)}</h2>")
@@ -70,14 +71,29 @@ class Page:
         self._parts.append(html_table(columns, values, length, style=False, **options))
         return self
 
+    def dashboard(self, deflated: bytes, still: Page) -> Page:
+        """A dashboard of `dashboard.packed()` data, one a page at most; `still` stands there where
+        no script runs."""
+        from kvmperf_widgets.dashboard import PARTS, STYLES
+
+        self._flames |= still._flames
+        self._module = source(*PARTS, "dashboard_page.js")
+        self._style = source(*STYLES)
+        data = base64.b64encode(deflated).decode("ascii")
+        self._parts += [
+            '<div id="kvmp-dashboard"></div><div id="kvmp-still">',
+            *still._parts,
+            f'</div><script type="application/octet-stream" id="kvmp-data">{data}</script>',
+        ]
+        return self
+
     def html(self) -> str:
         """The page. Its policy lets nothing load, and no script run but the pictures' own."""
         script = flame_svg.script() if self._flames else ""
         script += source("pattern.js", "delta.js", "delta_page.js") if self._links else ""
         policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-        if script:
-            digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-            policy += f"; script-src 'sha256-{digest}'"
+        if own := list(filter(None, (script, self._module))):
+            policy += f"; script-src {' '.join(map(_digest, own))}"
         return "\n".join(
             (
                 f'<!DOCTYPE html>\n<html lang="en" class="kvmp-page-{self._theme}">',
@@ -86,10 +102,12 @@ class Page:
                 '<meta name="viewport" content="width=device-width">',
                 f'<meta name="color-scheme" content="{_SCHEMES[self._theme]}">',
                 f"<title>{escape(self._title)}</title>",
-                f"<style>{_LAYOUT}{STYLE}{css(self._theme, _rules, 'kvmp-page')}</style></head>",
-                "<body>",
+                f"<style>{_LAYOUT}{STYLE}{css(self._theme, _rules, 'kvmp-page')}{self._style}",
+                "</style></head><body>",
                 *self._parts,
-                f"{f'<script>{script}</script>' if script else ''}</body></html>\n",
+                f"<script>{script}</script>" if script else "",
+                f'<script type="module">{self._module}</script>' if self._module else "",
+                "</body></html>\n",
             )
         )
 
@@ -97,6 +115,11 @@ class Page:
         path = Path(path)
         path.write_text(self.html(), encoding="utf-8")
         return path
+
+
+def _digest(script: str) -> str:
+    """What a policy lets this script run by."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 _SCHEMES: dict[ThemeName, str] = {"auto": "light dark", "light": "light", "dark": "dark"}

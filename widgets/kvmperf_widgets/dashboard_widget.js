@@ -1,0 +1,47 @@
+/* The dashboard as a widget: what is filtered is the model's `filter`, either side may set it. */
+function sumsAsked(model) {
+  return asked(model, "sums", (_, [view]) =>
+    sumsOf(new Uint8Array(view.buffer, view.byteOffset, view.byteLength)));
+}
+
+function openDashboard(model, host, data) {
+  let later = 0;
+  const shown = dashboard(data, host, model.get("theme"), { ...model.get("filter") }, (filter) => {
+    model.set("filter", filter);
+    clearTimeout(later);
+    later = setTimeout(() => model.save_changes(), 150);
+  });
+  const follow = () => shown.show({ ...model.get("filter") });
+  model.on("change:filter", follow);
+  const beside = hidden(`.kvmp-of-${model.get("picture")}`);
+  return () => {
+    clearTimeout(later);
+    model.off("change:filter", follow);
+    beside();
+    shown.close();
+  };
+}
+
+/* Hides what is there of this kind now and later, until it is told to end. */
+function hidden(selector) {
+  const found = new Set();
+  const look = () => document.querySelectorAll(selector).forEach((one) => {
+    const output = one.closest(".jp-OutputArea-child") || one;
+    if (!found.has(output)) { found.add(output); output.hidden = true; output.style.display = "none"; }
+  });
+  const watch = new MutationObserver(look);
+  watch.observe(document.body, { childList: true, subtree: true });
+  look();
+  return () => {
+    watch.disconnect();
+    found.forEach((one) => { one.hidden = false; one.style.display = ""; });
+  };
+}
+
+function initialize({ model }) {
+  return standInWith(model, () => sumsAsked(model), (host, data) => openDashboard(model, host, data));
+}
+
+async function render({ model, el }) { return openDashboard(model, el, await sumsAsked(model)); }
+
+export default { initialize, render };
