@@ -1,6 +1,8 @@
 """A live picture in a page of its own, with a stand-in for the kernel's side of its widget.
 
-What the page's side sets stands in `window.model.state`, what it saves in `window.model.saved`.
+What the page's side sets stands in `window.model.state`, what it saves in `window.model.saved`,
+what it says in `window.model.sent`. Where the test exposes a function `kernel`, that is the other
+side: it is given each message (and every 50 ms none) and gives the messages that are to come back.
 """
 
 from __future__ import annotations
@@ -22,15 +24,25 @@ const source = URL.createObjectURL(new Blob([esm], {type: "text/javascript"}));
 const widget = (await import(source)).default;
 const takers = [];
 const model = {
-  state, saved: [],
+  state, saved: [], sent: [],
   get: (name) => model.state[name],
   set: (name, value) => { model.state[name] = value; model.emit(`change:${name}`); },
   save_changes: () => model.saved.push(JSON.parse(JSON.stringify(model.state))),
   on: (event, taker) => takers.push([event, taker]),
   off: (event, taker) => takers.splice(takers.findIndex(([e, t]) => e === event && t === taker), 1),
   emit: (event, ...told) => takers.filter(([e]) => e === event).forEach(([, t]) => t(...told)),
-  send: (asked) => setTimeout(() => model.emit("msg:custom", {...header, ...asked}, buffers), 0),
+  send: (asked) => {
+    model.sent.push(asked);
+    if (window.kernel) { tell(asked); return; }
+    setTimeout(() => model.emit("msg:custom", {...header, ...asked}, buffers), 0);
+  },
 };
+async function tell(content) {
+  for (const [told, columns] of await window.kernel(content)) {
+    model.emit("msg:custom", told, columns.map((column) => new DataView(text(column).buffer)));
+  }
+}
+if (window.kernel) { setInterval(() => tell(null), 50); }
 window.model = model;
 window.close_it = await widget.render({model, el: document.getElementById("here")});
 document.title += " and ready";
