@@ -16,8 +16,14 @@ _SAVED = 10.0  # seconds between pictures for the saved notebook, where a widget
 _LOOK = 0.1  # seconds between looks for a new view
 
 
-class Live(Protocol):
-    """What is shown."""
+class Viewed(Protocol):
+    """What can be shown."""
+
+    def view(self) -> TopView: ...
+
+
+class Live(Viewed, Protocol):
+    """What can be watched."""
 
     delay: float
     refreshes: int
@@ -26,7 +32,6 @@ class Live(Protocol):
     def running(self) -> bool: ...
     def wait(self, seconds: float) -> bool: ...
     def stop(self) -> None: ...
-    def view(self) -> TopView: ...
 
 
 class Place(Protocol):
@@ -38,7 +43,7 @@ class Place(Protocol):
 class Places:
     """The places that show a live view."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Viewed) -> None:
         self._live = live
         self._places: list[Place] = []
         self._lock = threading.Lock()
@@ -61,8 +66,8 @@ class Places:
 
 
 class Output:
-    """An output of a cell. The page's side of the widget takes its place where there is one; what is saved,
-    and shown elsewhere, is the output."""
+    """An output of a cell. The page's side of the widget takes its place where there is one; what
+    is saved, and shown elsewhere, is the output."""
 
     def __init__(self, live: Any) -> None:
         from IPython.display import display

@@ -2,7 +2,7 @@ const STRIP_HEIGHT = 64;
 
 function liveTop(host, model) {
   const look = model.get("look");
-  const root = element("div", host, { className: "kvmp-x kvmp-l" });
+  const root = element("div", host, { className: "kvmp-x kvmp-l", tabIndex: -1 });
   root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's `z` and `d d` are not ours
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", "live view of host and guests. Slash filters, f freezes, " +
@@ -51,9 +51,12 @@ function liveTop(host, model) {
   const stop = button("stop", "q", () => act("stop"));
   const table = liveTable(root, {
     sort: (name) => set("sort", view.sort === name ? `-${name}` : name),
-    colour: (mode) => (look.modes[mode] || ["", ""])[dark],
+    hold, colour: (mode) => (look.modes[mode] || ["", ""])[dark],
     pick: (symbol) => choose(`^${symbol.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}$`),
   });
+
+  /* A focus that went with what had it would leave the next key to the notebook. */
+  function hold(place) { (place || root).focus({ preventScroll: true }); }
 
   /* What is being typed, once it stands still. */
   function soon(name, value) {
@@ -97,7 +100,10 @@ function liveTop(host, model) {
     counted.textContent = `${shown} of ${view.found.toLocaleString("en")} rows `;
     freeze.setAttribute("aria-pressed", String(view.paused));
     decay.setAttribute("aria-pressed", String(view.decay));
-    [freeze, decay, zero, stop].forEach((one) => { one.disabled = !view.running; });
+    [freeze, decay, zero, stop].forEach((one) => {
+      if (!view.running && one === document.activeElement) { hold(); }
+      one.disabled = !view.running;
+    });
     showTabs();
     paint();
     table.show(view, bytesOf(trends));
@@ -231,7 +237,9 @@ async function open(model, host) {
   const [content, buffers] = await asked(model, "view", (...told) => told);
   const top = liveTop(host, model);
   top.take(content, buffers);
-  return top.close;
+  // JupyterLab's first message may be too early for the thread that hears it beside a busy cell
+  const again = setTimeout(() => model.send({ type: "view" }), 1500);
+  return () => { clearTimeout(again); top.close(); };
 }
 
 /* The output that holds the table of this view. */

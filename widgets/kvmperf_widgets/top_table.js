@@ -16,7 +16,7 @@ function trendPath(levels) {
 }
 
 /* The rows. They stay where they are in the page, so that the focus stays on a place in the order;
-   `act` has sort(column), pick(symbol) and colour(mode). */
+   `act` has sort(column), pick(symbol), colour(mode) and, for a focus that would be lost, hold(). */
 function liveTable(host, act) {
   const scroll = element("div", host, { className: "kvmp-l-scroll" });
   const table = element("table", scroll, { className: "kvmp-l-table" });
@@ -94,7 +94,7 @@ function liveTable(host, act) {
     while (rows.length < count) { addRow(); }
     const focused = rows.findIndex(({ row }) => row === document.activeElement);
     rows.splice(count).forEach(({ row }) => row.remove());
-    if (focused >= count && count) { rows[count - 1].row.focus(); } // or the page would lose its place
+    if (focused >= count) { act.hold(rows[count - 1] && rows[count - 1].row); }
     at = Math.max(0, Math.min(at, count - 1));
     rows.forEach((made, i) => fill(made, i));
     tabStop();

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextvars import copy_context
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -63,15 +64,22 @@ class TopWidget(LiveWidget):
     def __init__(self, live: Live, picture: str = "") -> None:
         super().__init__(lambda: packed(live.view()), picture=picture, look=colours())
         self._live = live
+        self._heard = copy_context()
         self.asked: float | None = None
 
     def show(self, view: TopView) -> None:
         """Sends this to the page."""
         header, buffers = packed(view)
-        self.send({"type": self.asked_for, **header}, buffers)
+        self._tell({"type": self.asked_for, **header}, buffers)
+
+    def _tell(self, content: dict[str, Any], buffers: list[bytes] | None = None) -> None:
+        # as an answer to what the page said last: a kernel hears a page that has a thread of its
+        # own there (a subshell) on the thread that told it something last, and the main one may
+        # be busy with another cell
+        self._heard.copy().run(self.send, content, buffers)
 
     def _on_message(self, widget: Any, content: Any, buffers: list[Any]) -> None:
-        self.asked = time.monotonic()
+        self.asked, self._heard = time.monotonic(), copy_context()
         super()._on_message(widget, content, buffers)
         if not isinstance(content, dict):
             return
@@ -85,9 +93,9 @@ class TopWidget(LiveWidget):
             else:
                 return
         except Exception as error:  # the page is the only place where it can be said
-            self.send({"type": "said", "about": name, "text": clean(error), "bad": True})
+            self._tell({"type": "said", "about": name, "text": clean(error), "bad": True})
         else:
-            self.send({"type": "said", "about": name, "text": clean(said), "bad": False})
+            self._tell({"type": "said", "about": name, "text": clean(said), "bad": False})
 
 
 def colours() -> dict[str, Any]:
