@@ -27,13 +27,10 @@ _HOST_PID = 0  # the host's among the pids of the VMMs
 
 
 class LiveView:
-    """A tally that goes on, and how it is looked at. `headline` is perf top's first line.
-
-    `decay` says whether counts fade from refresh to refresh or start anew with each.
-    """
+    """A tally that goes on, and how it is looked at. `headline` is perf top's first line."""
 
     def __init__(self, look: Look, *, delay: float, decay: bool, modes: Iterable[str]) -> None:
-        self.delay, self.decay = delay, decay
+        self.delay, self._decay = delay, decay
         self.headline = "waiting for the first samples"
         self.refreshes = 0
         self._shown_modes = np.zeros(len(MODES), np.bool_)
@@ -96,6 +93,16 @@ class LiveView:
     @count_filter.setter
     def count_filter(self, samples: int | None) -> None:
         self._change(count_filter=samples)
+
+    @property
+    def decay(self) -> bool:
+        """Whether counts fade from refresh to refresh, or start anew with each."""
+        return self._decay
+
+    @decay.setter
+    def decay(self, wanted: bool) -> None:
+        self._decay = bool(wanted)
+        self._changed()
 
     @property
     def machine(self) -> str:
@@ -161,7 +168,7 @@ class LiveView:
             matched=ranked.matched,
             found=ranked.found,
             count_filter=look.count_filter,
-            decay=self.decay,
+            decay=self._decay,
             paused=self._paused,
             running=self.running,
             note=self.note(),
@@ -174,7 +181,7 @@ class LiveView:
         with self._lock:
             self.refreshes += 1
             begun = int(self.refreshes % self._a_bucket == 0)
-            self._tally = self._tally.then(news, begun, decay=self.decay)
+            self._tally = self._tally.then(news, begun, decay=self._decay)
             if self._paused:
                 return
             self._frozen, self.headline = self._tally, headline

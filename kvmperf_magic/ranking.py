@@ -87,6 +87,7 @@ def rank(tally: Tally, look: Look, names: Mapping[int, str], shown: NDArray[np.b
         rows = list(place)
         period, samples, trend = (_summed(n, into, len(rows)) for n in (period, samples, trend))
 
+    samples = np.rint(samples).astype(np.int64)
     total = float(period.sum(dtype=np.float64))
     keep = _found(rows, look)
     matched = float(period[keep].sum(dtype=np.float64))

@@ -73,7 +73,7 @@ def _values(key: str, column: Categorical | NDArray[Any], row: NDArray[np.int64]
 @dataclass(frozen=True)
 class Tally:
     """Rows in the order in which they were met; one whose `period` has faded to 0 is kept as long
-    as its trend tells something.
+    as its trend tells something. `samples` fade to fractions, or they would all be 0 soon.
 
     trend: float32[rows, TREND], the periods of each bucket of time, the running one last; modes:
     by machine float64[mode, STRIP], the same for each mode of `MODES`.
@@ -81,24 +81,24 @@ class Tally:
 
     rows: list[Row] = field(default_factory=list)
     period: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    samples: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    samples: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     trend: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, TREND), np.float32))
     modes: dict[int, NDArray[np.float64]] = field(default_factory=dict)
 
     def then(self, news: News, buckets: int = 0, *, decay: bool = True) -> Self:
         """With these news, and when so many buckets have begun since the last. What there was
-        counts 7/8 of what it did, in whole numbers (tools/perf/util/hist.c: he_stat__decay()), or
-        without `decay` nothing."""
+        counts 7/8 of what it did, periods in whole numbers (tools/perf/util/hist.c:
+        he_stat__decay()), or without `decay` nothing."""
         faded = self._faded(buckets) if decay else self.zeroed()._faded(buckets)
         return faded._with(news)._bounded()
 
     def zeroed(self) -> Self:
         """Nothing counted; the trends stay."""
-        none = np.zeros_like(self.period)
-        return replace(self, period=none, samples=none)
+        rows = len(self.rows)
+        return replace(self, period=np.zeros(rows, np.int64), samples=np.zeros(rows))
 
     def _faded(self, buckets: int) -> Self:
-        period, samples = (n - -(-n // 8) for n in (self.period, self.samples))
+        period = self.period - -(-self.period // 8)
         trend = _moved(self.trend, buckets)
         keep = (period > 0) | trend.any(axis=1)
         modes = {pid: _moved(of, buckets) for pid, of in self.modes.items()}
@@ -106,7 +106,7 @@ class Tally:
             self,
             rows=[row for row, kept in zip(self.rows, keep.tolist(), strict=True) if kept],
             period=period[keep],
-            samples=samples[keep],
+            samples=self.samples[keep] * 0.875,
             trend=trend[keep],
             modes={pid: of for pid, of in modes.items() if of.any()},
         )
@@ -115,7 +115,7 @@ class Tally:
         place = {row: i for i, row in enumerate(self.rows)}
         at = np.array([place.setdefault(row, len(place)) for row in news.rows], np.int64)
         new = len(place) - len(self.rows)
-        period, samples = (np.pad(n, (0, new)) for n in (self.period, self.samples))
+        period, samples = np.pad(self.period, (0, new)), np.pad(self.samples, (0, new))
         trend = np.pad(self.trend, ((0, new), (0, 0)))
         period[at] += news.period
         samples[at] += news.samples
@@ -140,7 +140,10 @@ class Tally:
         place = {row: i for i, row in enumerate(rows)}
         into = np.array([place.setdefault(name, len(place)) for name in names.values()], np.int64)
         new = len(place) - len(rows)
-        period, samples = (np.pad(n[keep], (0, new)) for n in (self.period, self.samples))
+        period, samples = (
+            np.pad(self.period[keep], (0, new)),
+            np.pad(self.samples[keep], (0, new)),
+        )
         trend = np.pad(self.trend[keep], ((0, new), (0, 0)))
         np.add.at(period, into, self.period[rest])
         np.add.at(samples, into, self.samples[rest])

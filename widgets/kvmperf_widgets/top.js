@@ -26,7 +26,8 @@ function liveTop(host, model) {
   const said = element("span", line, { className: "kvmp-l-told" });
   said.setAttribute("role", "status");
   const context = canvas.getContext("2d");
-  let view = null, strip = null, width = 300, dark = 0, frozen = false;
+  let view = null, strip = null, width = 300, dark = 0, wish = null;
+  // `wish`: whether to be frozen, until the kernel agrees; a busy one may take long
   let later = 0, typed = null; // what of the inputs the kernel has not been told yet
 
   const set = (name, value) => model.send({ type: "set", name, value });
@@ -40,9 +41,9 @@ function liveTop(host, model) {
   const button = (words, key, press) => element("button", bar,
     { type: "button", textContent: words, title: `key ${key}`, onclick: press });
   const freeze = button("freeze", "f or space", () => {
-    frozen = !view.paused; // at once, even while the kernel is busy
-    freeze.setAttribute("aria-pressed", String(frozen));
-    act(frozen ? "pause" : "resume");
+    wish = !(wish === null ? view.paused : wish);
+    freeze.setAttribute("aria-pressed", String(wish));
+    act(wish ? "pause" : "resume");
   });
   const decay = button("decay", "d", () => set("decay", !view.decay));
   decay.title += ": each refresh counts of all before 7/8; else nothing";
@@ -82,14 +83,14 @@ function liveTop(host, model) {
     if (content.type === "said") {
       if (content.about === "filter") { filter.classList.toggle("kvmp-x-bad", content.bad); }
       if (content.text || content.bad || content.about !== "snapshot") { said.textContent = content.text; }
-    } else if (content.type === "view" && (content.paused || !frozen)) {
+    } else if (content.type === "view" && (wish === null || content.paused === wish)) {
       show(content, buffers);
     }
   }
 
   function show(next, [trends, shares]) {
     view = next;
-    frozen = view.paused;
+    wish = null;
     strip = bytesOf(shares);
     headline.textContent = view.header;
     note.textContent = view.note;
@@ -205,7 +206,7 @@ function liveTop(host, model) {
     event.stopPropagation(); // notebooks have plain keys of their own
     const typing = event.target.tagName === "INPUT", pressing = event.target.tagName === "BUTTON";
     if (typing && ["Escape", "Enter"].includes(event.key)) {
-      if (event.key === "Escape" && event.target === filter) { choose(""); }
+      if (event.key === "Escape" && event.target === filter) { choose(""); } else { tell(); }
       table.move(0);
     } else if (event.key === "Enter" && table.body.contains(event.target)) { table.pick();
     } else if (!typing && keys[event.key] && !(pressing && event.key === " ")) { keys[event.key]();

@@ -85,12 +85,13 @@ class TopView:
         """Lines under the header."""
         return [clean(one) for one in (self.chosen(), self.note) if one]
 
-    def drawn(self, blocks: int) -> tuple[list[str], list[list[Any]]]:
-        """Columns with the trend among them as so many blocks of text."""
+    def drawn(self, blocks: int, last: int = 0) -> tuple[list[str], list[list[Any]]]:
+        """Columns with the trend, of all or the `last` buckets, among them as so many blocks of
+        text."""
         names, cells = list(self.columns), [list(column) for column in self.values]
         at = names.index(SHARE) + 1 if SHARE in names else 0
         names.insert(at, TREND)
-        cells.insert(at, [spark(row, peak(row) or 1.0, blocks) for row in self.trend])
+        cells.insert(at, [spark(row[-last:], peak(row) or 1.0, blocks) for row in self.trend])
         return names, cells
 
 

@@ -1,17 +1,14 @@
-"""The kernel's side of a live view's widget for a page without one: see widgets/live_page.py."""
+"""The kernel's side of a live view's widget for a page without one: see live_page.py."""
 
 from __future__ import annotations
 
 import base64
-import sys
-from pathlib import Path
+import json
 from typing import Any
 
 from kvmperf_magic.live import Top
 from kvmperf_widgets.top import TopView
 from kvmperf_widgets.top_widget import TopWidget
-
-sys.path.append(str(Path(__file__).parents[1] / "widgets"))
 
 
 class Kernel:
@@ -30,6 +27,7 @@ class Kernel:
     def _send(self, content: Any, buffers: Any = None) -> None:
         packed = [base64.b64encode(one).decode() for one in buffers or ()]
         self._waiting.append((content, packed))
+        self.sizes.append(len(json.dumps(content)) + sum(map(len, buffers or ())))
 
     def __call__(self, content: Any) -> list[Any]:
         """A message of the page, or none; what is to come back."""
