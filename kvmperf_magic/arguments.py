@@ -17,6 +17,12 @@ from kvmperf_magic.errors import QueryError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+
+def unquoted(word: str) -> str:
+    """A word of a magic's line, where IPython leaves the quotes around it."""
+    return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "\"'" else word
+
+
 SYMBOL_OPTIONS = (
     argument("--kallsyms", metavar="FILE", help="host kernel symbols from this kallsyms"),
     argument("--vmlinux", "-k", metavar="FILE", help="host kernel symbols from this vmlinux"),
@@ -95,7 +101,13 @@ TOP_OPTIONS = (
         "(default: symbol,dso,mode,machine)",
     ),
     argument("--order", default="overhead", metavar="COLUMN", help="sort by it; -COLUMN: upwards"),
-    argument("--filter", default="", metavar="REGEX", help="only these symbols, DSOs or commands"),
+    argument(
+        "--filter",
+        type=unquoted,
+        default="",
+        metavar="REGEX",
+        help="only these symbols, DSOs or commands",
+    ),
     argument("-E", "--entries", type=int, default=20, metavar="N", help="rows to show"),
     argument(
         "-f", "--count-filter", type=int, metavar="N", help="only rows of more samples than this"

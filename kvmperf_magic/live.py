@@ -347,7 +347,7 @@ def top(
     hidden = (KERNEL_MODES if hide_kernel else ()) + (USER_MODES if hide_user else ())
     chosen = [MODES[code] for code in mode_codes([modes] if isinstance(modes, str) else modes)]
     shown = [mode for mode in chosen if mode not in hidden]
-    if not shown:
+    if not shown or (hide_kernel and hide_user):
         raise QueryError(f"nothing is shown of {', '.join(chosen)}", "hide less")
     process = start_sampler(options, say)
     return Top(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -25,11 +27,8 @@ class Viewed(Protocol):
 class Live(Viewed, Protocol):
     """What can be watched."""
 
-    delay: float
     refreshes: int
 
-    @property
-    def running(self) -> bool: ...
     def wait(self, seconds: float) -> bool: ...
     def stop(self) -> None: ...
 
@@ -87,18 +86,22 @@ class Output:
             self._handle.update(self._bundle(view), raw=True)
 
     def _bundle(self, view: TopView) -> dict[str, str]:
-        from kvmperf_widgets.top import render_html, render_text
+        from kvmperf_widgets.top import render_html
 
         return {
-            "text/plain": render_text(view),
+            "text/plain": _text(view),
             "text/html": render_html(view, f"kvmp-top-{self._id}"),
         }
 
 
 def watch(live: Live) -> None:
-    """Show it in a terminal until it ends or Ctrl-C, then stop it; the last view stays there."""
+    """Show it in a terminal until it ends or Ctrl-C, then stop it; the last view stays there.
+    Into a pipe or a file goes one view after the other."""
     if not sys.stdout.isatty():
-        _printed(live)
+        try:
+            _each(live, lambda view: print(_text(view), flush=True))
+        except BrokenPipeError:  # nobody reads on, not even what is still to be flushed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     from rich.console import Console
     from rich.live import Live as Screen
@@ -106,27 +109,26 @@ def watch(live: Live) -> None:
     from kvmperf_widgets.top_terminal import rendered
 
     console = Console()
-    seen = -1
     with Screen(console=console, auto_refresh=False) as screen:
-        try:
-            while not live.wait(_LOOK):
-                if live.refreshes != seen:
-                    seen = live.refreshes
-                    screen.update(rendered(live.view(), console.size), refresh=True)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            live.stop()
-            screen.update(rendered(live.view(), console.size), refresh=True)
+        _each(live, lambda view: screen.update(rendered(view, console.size), refresh=True))
 
 
-def _printed(live: Live) -> None:
-    """One view after the other, into a file or a pipe."""
+def _each(live: Live, show: Callable[[TopView], None]) -> None:
+    """Every view, and the last, which says how it ended."""
+    seen = -1
     try:
-        while live.running:
-            print(live, flush=True)
-            live.wait(live.delay)
+        while not live.wait(_LOOK):
+            if live.refreshes != seen:
+                seen = live.refreshes
+                show(live.view())
     except KeyboardInterrupt:
         pass
     finally:
         live.stop()
+    show(live.view())
+
+
+def _text(view: TopView) -> str:
+    from kvmperf_widgets.top import render_text
+
+    return render_text(view)

@@ -16,7 +16,7 @@ from kvmperf_widgets.text import clean, columns_of, percent
 from kvmperf_widgets.theme import KINDS, LIGHT, mode_colour
 from kvmperf_widgets.top import SHARE, TopView, peak
 
-_BAR, _BLOCKS = 12, 20
+_BAR, _BLOCKS = 10, 16
 _NARROW = 110  # columns under which the bars are left out
 _LEAST = {"symbol": 16, "dso": 8, "machine": 6, "comm": 6}  # columns that names keep
 
