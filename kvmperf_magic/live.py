@@ -82,7 +82,7 @@ class Top(LiveView):
         self.process = process
         self._until = None if duration is None else time.monotonic() + duration
         self._symbols = symbols or {}
-        self._machines: list[Machine] = []
+        self._machines = [Machine.from_json(told) for told in process.options.machines]
         self._machines_due = 0.0
         self._named_size = -1
         self._spaces: AddressSpaces | None = None
@@ -92,6 +92,7 @@ class Top(LiveView):
         self._refreshed = time.monotonic()
         self._target = _target_of(process.options)
         self.error: KvmperfError | None = None
+        self._know(self._vms_of(None))
         self._thread = threading.Thread(target=self._run, name="kvm_top", daemon=True)
         _running.add(self)
         self._thread.start()

@@ -190,16 +190,19 @@ class LiveView:
     def _know(self, vms: Mapping[int, str]) -> None:
         """These VMs run, by their VMM's pid; those that are gone have their names until they are
         counted no more, but no tab."""
-        self._vms = [pid for pid in vms if Path(f"/proc/{pid}").exists()]
-        counted = {int(row[-1]) for row in self._tally.rows}
-        kept = {pid: name for pid, name in self._names.items() if pid in counted}
-        plain = {pid: name.removesuffix(f":{pid}") for pid, name in kept.items()} | dict(vms)
-        plain.pop(_HOST_PID, None)
-        met = Counter([ALL, HOST, *plain.values()])
-        self._names = {_HOST_PID: HOST}
-        self._names |= {p: name if met[name] == 1 else f"{name}:{p}" for p, name in plain.items()}
-        if self._look.machine not in {None, _HOST_PID, *self._vms}:
-            self._look = replace(self._look, machine=None)
+        running = [pid for pid in vms if Path(f"/proc/{pid}").exists()]
+        with self._lock:
+            counted = {int(row[-1]) for row in self._tally.rows}
+            plain = {p: n.removesuffix(f":{p}") for p, n in self._names.items() if p in counted}
+            plain = {**plain, **vms}
+            plain.pop(_HOST_PID, None)
+            met = Counter([ALL, HOST, *plain.values()])
+            self._names = {_HOST_PID: HOST}
+            for pid, name in plain.items():
+                self._names[pid] = name if met[name] == 1 else f"{name}:{pid}"
+            self._vms = running
+            if self._look.machine not in {None, _HOST_PID, *running}:
+                self._look, self._ranked = replace(self._look, machine=None), None
 
     # -- within
 
