@@ -6,7 +6,7 @@ DEMO   ?= demo-output
 
 MINUTES ?= 30
 
-.PHONY: demo test lint bench fuzz guest lock system setup clean
+.PHONY: demo test lint bench bench-ui fuzz guest lock system setup clean
 
 ## record a real guest (or replay the bundled recording), write the executed notebook and its page
 demo: setup
@@ -24,6 +24,10 @@ lint: setup
 ## recorder cost and reading speed, each as a ratio to perf in the same run
 bench: setup
 	$(BIN)/python -m bench
+
+## how long people wait for pictures, in headless Chromium in JupyterLab
+bench-ui: setup
+	$(BIN)/python -m bench.ui
 
 ## hostile recordings for MINUTES (30); atheris guides the search where its wheel can be had
 fuzz: setup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,15 +12,18 @@ import numpy as np
 
 import kvmperf_widgets as pictures
 from kvmperf_magic.errors import QueryError
-from kvmperf_magic.exporting import TABLE_FORMATS, format_of
+from kvmperf_magic.exporting import DIFF_FORMATS, TABLE_FORMATS, format_of
 from kvmperf_magic.files import written
 from kvmperf_magic.frontend import in_notebook
 from kvmperf_magic.guests.discovery import machines
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.modes import MODES
+from kvmperf_magic.profile.lanes import Lane, lanes_of
 from kvmperf_magic.profile.show import short_dso
-from kvmperf_magic.profile.tree import KINDS, build_tree
+from kvmperf_magic.profile.timeorder import time_tree
+from kvmperf_magic.profile.tree import KINDS, CallTree, build_tree
 from kvmperf_magic.table import Categorical, Table
+from kvmperf_widgets.layout import ORDERS
 
 if TYPE_CHECKING:
     from kvmperf_magic.heatmap import RecordingHeatMap
@@ -28,7 +32,8 @@ if TYPE_CHECKING:
     from kvmperf_magic.profile.profile import Profile
     from kvmperf_magic.profile.report import Report
     from kvmperf_magic.recording import Recording
-    from kvmperf_widgets import DeltaBars, DiffFlameGraph, FlameGraph, ShareLines
+    from kvmperf_widgets import DeltaBars, DiffFlameGraph, FlameGraph, ShareLines, Tree
+    from kvmperf_widgets.layout import Order
 
 
 _BARS = ("baseline", "other", "delta", "ci_low", "ci_high", "significant", "status")
@@ -77,11 +82,27 @@ class Lines:
         return self._text
 
 
-def flamegraph(view: Recording, roots: Any = "auto", title: str = "", **options: Any) -> FlameGraph:
-    """The samples of this view as a flame graph."""
+def flamegraph(
+    view: Recording, roots: Any = "auto", title: str = "", order: Order = "name", **options: Any
+) -> FlameGraph:
+    """The samples of this view as a flame graph, siblings in this order."""
+    if order not in ORDERS:
+        raise QueryError(f"no order {order!r}", f"order: {', '.join(ORDERS)}")
     profile = view.profile
-    tree = build_tree(profile, roots)
-    picture = pictures.Tree(
+    clock = RecordingClock(profile, roots)
+    return pictures.FlameGraph(
+        clock.tree(None) if order == "time" else _drawn(build_tree(profile, roots)),
+        title=title or f"{view.name}: {' and '.join(view.sides)}",
+        unit=profile.unit,
+        subtitle=f"{len(profile):,} samples{', over time' if order == 'time' else ''}",
+        order=order,
+        clock=clock,
+        **options,
+    )
+
+
+def _drawn(tree: CallTree) -> Tree:
+    return pictures.Tree(
         parent=tree.parent,
         name=tree.name.codes,
         names=tree.name.categories,
@@ -91,13 +112,30 @@ def flamegraph(view: Recording, roots: Any = "auto", title: str = "", **options:
         detail=tree.dso.codes,
         details=[short_dso(dso) for dso in tree.dso.categories],
     )
-    return pictures.FlameGraph(
-        picture,
-        title=title or f"{view.name}: {' and '.join(view.sides)}",
-        unit=profile.unit,
-        subtitle=f"{len(profile):,} samples",
-        **options,
-    )
+
+
+class RecordingClock:
+    """When the samples of a profile were: its flame graph in the order of time."""
+
+    def __init__(self, profile: Profile, roots: Any) -> None:
+        self._profile = profile
+        self._roots = roots
+
+    @cached_property
+    def _lanes(self) -> list[Lane]:
+        return lanes_of(self._profile)[0]
+
+    @cached_property
+    def lanes(self) -> list[str]:
+        """Threads and vCPUs, the heaviest first."""
+        return [lane.name for lane in self._lanes]
+
+    def tree(self, lane: int | None) -> Tree:
+        """The frames of all of them or of one."""
+        profile = self._profile
+        if lane is not None:
+            profile = profile.select(self._lanes[lane].rows)
+        return _drawn(time_tree(profile, self._roots))
 
 
 def diff_flamegraph(
@@ -271,14 +309,43 @@ class DiffView(TableAnswer):
         sides = zip(self.diff.names, (self.baseline, self.other), strict=True)
         return swing(dict(sides), symbol, **options)
 
+    def to_html(self, path: str | Path | None = None) -> str:
+        """One self-contained page: a click on a bar searches the flame graph; and the table."""
+        from kvmperf_magic.export.diff_html import page
+
+        return written(page(self), path)
+
     def export(self, path: str | Path) -> None:
-        """Writes the table as the name of `path` ends: .csv, .csv.gz or .json."""
-        getattr(self, f"to_{format_of(path, TABLE_FORMATS)}")(path)
+        """Writes the page (.html) or the table (.csv, .csv.gz, .json), as `path` ends."""
+        getattr(self, f"to_{format_of(path, DIFF_FORMATS)}")(path)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Those of both sides, each once."""
+        found = [w for view in (self.baseline, self.other) for w in view.warnings]
+        return list(dict.fromkeys(found))
+
+    @property
+    def linked(self) -> bool:
+        """Whether bars are of symbols, which the frames of the flame graph are too."""
+        return "symbol" in self.diff.keys
 
     def parts(self) -> Sequence[Any]:
-        warnings = {w: None for view in (self.baseline, self.other) for w in view.warnings}
-        said = [Lines([f"warning: {w}" for w in warnings])] if warnings else []
-        return [*said, self.bars, self.flamegraph(), self.diff]
+        return [*self._said(), self.bars, self.flamegraph(), self.diff]
+
+    def _said(self) -> list[Lines]:
+        return [Lines([f"warning: {w}" for w in self.warnings])] if self.warnings else []
+
+    def _ipython_display_(self) -> None:
+        if not self.linked or not in_notebook():
+            super()._ipython_display_()
+            return
+        from IPython.display import display
+
+        link = uuid.uuid4().hex
+        linked = (self.bars.explore(link), self.flamegraph().explore(link))
+        for part in (*self._said(), *linked, self.diff):
+            display(part)
 
 
 class MachineList(View):

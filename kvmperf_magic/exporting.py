@@ -39,6 +39,7 @@ SUFFIXES = {
     ".csv": "csv",
 }
 TABLE_FORMATS = ("csv", "json")  # what any table has
+DIFF_FORMATS = ("html", *TABLE_FORMATS)
 
 
 def suffixes_of(formats: Iterable[str]) -> list[str]:

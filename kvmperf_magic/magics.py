@@ -18,7 +18,7 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 
 from kvmperf_magic import arguments as args
 from kvmperf_magic.errors import KvmperfError
-from kvmperf_magic.exporting import SUFFIXES, TABLE_FORMATS, format_of, suffixes_of
+from kvmperf_magic.exporting import DIFF_FORMATS, SUFFIXES, format_of, suffixes_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -226,7 +226,7 @@ class KvmMagics(Magics):
             default="after",
             help="of the flame graph's frames (default: %(default)s)",
         ),
-        args.export_option(suffixes_of(TABLE_FORMATS)),
+        args.export_option(suffixes_of(DIFF_FORMATS)),
         args.FILTER_OPTIONS,
         args.SYMBOL_OPTIONS,
         args.CACHE_OPTION,
@@ -242,7 +242,7 @@ class KvmMagics(Magics):
 
         given = parse_argstring(self.kvm_diff, line)
         if given.export:
-            format_of(given.export, TABLE_FORMATS)
+            format_of(given.export, DIFF_FORMATS)
         opening = args.opening_arguments(given)
         sides = [
             None if one is None else self._recording(one, opening)

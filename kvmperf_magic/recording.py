@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from kvmperf_magic.profile.profile import Profile
     from kvmperf_magic.profile.timeline import Timeline
     from kvmperf_widgets.flame import FlameGraph
+    from kvmperf_widgets.layout import Order
 
 
 def open_recording(path: str | Path, *, cache: bool = True, **symbol_options: Any) -> Recording:
@@ -327,12 +328,15 @@ class Recording(Exporting):
         self,
         modes: str | Iterable[str] | None = None,
         event: str | None = None,
+        order: Order = "name",
         **options: Any,
     ) -> FlameGraph:
-        """The call tree as a picture: guests as VM -> vCPU -> [guest kernel] -> frames."""
+        """The call tree as a picture: guests as VM -> vCPU -> [guest kernel] -> frames. Siblings
+        stand by "name", the heaviest first ("heavy"), or as they came in "time"; best seen so is
+        one thread or vCPU: `rec.filter(vcpu=0).flamegraph(order="time")`."""
         from kvmperf_magic.answers import flamegraph
 
-        return flamegraph(self.answerable(modes, event), **options)
+        return flamegraph(self.answerable(modes, event), order=order, **options)
 
     def timeline(
         self,

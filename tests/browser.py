@@ -41,11 +41,12 @@ def program() -> str:
 
 
 @contextmanager
-def driven() -> Iterator[Any]:
+def driven(*options: str) -> Iterator[Any]:
     """The browser as playwright drives it."""
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=program(), args=["--no-sandbox"])
+        arguments = ["--no-sandbox", *options]
+        browser = running.chromium.launch(executable_path=program(), args=arguments)
         yield browser
         browser.close()
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvmperf_magic.export.lanes import About, Cut, Lane, cut
+from kvmperf_magic.export.lanes import About, Cut, cut
 from kvmperf_magic.export.units import unit_of
 from kvmperf_magic.modes import MODES
 from kvmperf_magic.profile.groups import group, group_rows, within
+from kvmperf_magic.profile.lanes import Lane
 from kvmperf_magic.profile.profile import Profile
 from kvmperf_magic.profile.tree import grow
 

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_magic.modes import GUEST_KERNEL, GUEST_USER
-from kvmperf_magic.profile.groups import group, group_rows, within
-from kvmperf_magic.profile.profile import GUEST_CODES, Profile, categorical
+from kvmperf_magic.profile.groups import group, within
+from kvmperf_magic.profile.lanes import Lane, lanes_of
+from kvmperf_magic.profile.profile import GUEST_CODES, Profile
 from kvmperf_magic.profile.report import FRAME_KEYS, frame_groups
 
 # the frame that guest stacks begin with: the folded stacks' and the flame graph's labels
@@ -24,35 +25,6 @@ class About:
     name: str
     facts: dict[str, str]
     wall_offset: int | None = None
-
-
-@dataclass(frozen=True)
-class Lane:
-    """The samples of one host thread, or of one vCPU of a guest, in the order of time."""
-
-    rows: NDArray[np.int64]
-    guest: bool
-    machine: str
-    comm: str
-    pid: int
-    tid: int
-    vcpu: int
-
-    @property
-    def process(self) -> str:
-        return f"{self.machine} (guest)" if self.guest else self.comm
-
-    @property
-    def thread(self) -> str:
-        if not self.guest:
-            return f"{self.comm} {self.tid}"
-        return f"vCPU {self.vcpu}" if self.vcpu >= 0 else f"vCPU ? (thread {self.tid})"
-
-    @property
-    def name(self) -> str:
-        if self.guest:
-            return f"{self.machine} {self.thread} (guest)"
-        return f"{self.comm} {self.pid}/{self.tid} (host)"
 
 
 @dataclass(frozen=True)
@@ -83,7 +55,7 @@ def cut(profile: Profile) -> Cut:
     A guest stack is its ring's label and the guest's frames: what the VMM's thread did to get
     there is no part of the guest. Frames equal in symbol, DSO and mode are one.
     """
-    lanes, lane = _lanes(profile)
+    lanes, lane = lanes_of(profile)
     used = group(profile.stack)
     ids = profile.stack[used.row].astype(np.int64)
     entry = frame_groups(profile, FRAME_KEYS)
@@ -117,39 +89,3 @@ def cut(profile: Profile) -> Cut:
             name, where = symbol.categories[symbol.codes[at]], dso.categories[dso.codes[at]]
             table.append(Frame(name, where, int(frames.mode[at])))
     return Cut(lanes, lane, used.ids, offsets, found.ids, table)
-
-
-def _lanes(profile: Profile) -> tuple[list[Lane], NDArray[np.int64]]:
-    guest = np.isin(profile.mode, GUEST_CODES)
-    known = guest & (profile.vcpu >= 0)
-    machine = categorical(profile.machine.categories).codes  # one name, one number
-    keys = [
-        guest,
-        np.where(guest, machine[profile.machine.codes] if len(machine) else 0, 0),
-        np.where(known, profile.vcpu, -1),
-        np.where(guest, 0, profile.pid),
-        np.where(known, 0, profile.tid),
-    ]
-    groups = group_rows([key.astype(np.int64) for key in keys], len(profile))
-    weight = np.bincount(groups.ids, profile.period.astype(np.float64), minlength=len(groups))
-    rank = np.argsort(-weight, kind="stable")
-    place = np.empty(len(rank), np.int64)
-    place[rank] = np.arange(len(rank))
-    lane = place[groups.ids]
-    order = np.argsort(lane, kind="stable")
-    bounds = np.cumsum(np.bincount(lane, minlength=len(groups)))[:-1]
-    lanes = []
-    for rows in np.split(order, bounds) if len(order) else []:
-        last = int(rows[-1])  # a thread is called what it was called in the end
-        lanes.append(
-            Lane(
-                rows=rows,
-                guest=bool(guest[last]),
-                machine=profile.machine.categories[profile.machine.codes[last]],
-                comm=profile.comm.categories[profile.comm.codes[last]],
-                pid=int(profile.pid[last]),
-                tid=int(profile.tid[last]),
-                vcpu=int(profile.vcpu[last]),
-            )
-        )
-    return lanes, lane

@@ -66,20 +66,56 @@ def build_tree(
     """
     if order not in {"caller", "callee"}:
         raise QueryError(f"no order {order!r}", "order: caller, callee")
-    if roots == "auto":
-        ids, labels = _auto_labels(profile)
-    else:
-        ids, labels = _key_labels(profile, roots)
+    ids, labels = labels_of(profile, roots)
     pairs = pairs_of(profile, ids, len(labels))
+    paths = paths_of(profile, pairs, labels, by, guest_only=roots == "auto")
+    parent, token, end, depth = grow(
+        paths.tokens, paths.offsets, callee=order == "callee", radix=paths.radix
+    )
+    return call_tree(profile, pairs, paths, parent, token, end, depth)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Of every pair its labels, then its frames, as tokens: path i is
+    `tokens[offsets[i]:offsets[i + 1]]`. A token below `entries` is a frame that `entry` gives (of
+    each row of the frame table); above it is a label, one of `names`."""
+
+    tokens: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    entry: NDArray[np.int64]
+    entries: int
+    names: list[str]
+
+    @property
+    def radix(self) -> int:
+        """More than any token."""
+        return self.entries + len(self.names)
+
+
+def labels_of(
+    profile: Profile, roots: Literal["auto"] | str | Sequence[str]
+) -> tuple[NDArray[np.int64], list[tuple[str, ...]]]:
+    """The label group of every sample, and the labels of the groups: see `build_tree`."""
+    return _auto_labels(profile) if roots == "auto" else _key_labels(profile, roots)
+
+
+def paths_of(
+    profile: Profile,
+    pairs: Pairs,
+    labels: list[tuple[str, ...]],
+    by: Sequence[str],
+    *,
+    guest_only: bool,
+) -> Paths:
+    """The paths of these pairs, whose groups are of `labels`."""
     entry = frame_groups(profile, by)
     entries = int(entry.max(initial=-1)) + 1
-
-    # every path is its labels, then its frames, as one run of tokens of a flat array
     names = list(dict.fromkeys(label for path in labels for label in path))
     number = {name: entries + i for i, name in enumerate(names)}
     label_offsets = np.cumsum([0, *map(len, labels)])
     label_tokens = np.array([number[label] for path in labels for label in path], np.int64)
-    frames, frame_lengths = _frames(profile, pairs, guest_only=roots == "auto")
+    frames, frame_lengths = _frames(profile, pairs, guest_only=guest_only)
     label_lengths = np.diff(label_offsets)[pairs.group]
     lengths = label_lengths + frame_lengths
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -88,13 +124,22 @@ def build_tree(
     tokens = np.empty(offsets[-1], dtype=np.int64)
     tokens[is_label] = label_tokens[within(label_offsets, pairs.group)]
     tokens[~is_label] = entry[frames]
+    return Paths(tokens, offsets, entry, entries, names)
 
-    parent, token, end, depth = grow(
-        tokens, offsets, callee=order == "callee", radix=entries + len(names)
-    )
+
+def call_tree(
+    profile: Profile,
+    pairs: Pairs,
+    paths: Paths,
+    parent: NDArray[np.int32],
+    token: NDArray[np.int64],
+    end: NDArray[np.int64],
+    depth: NDArray[np.int32],
+) -> CallTree:
+    """The tree of these nodes, of which `end` (one a pair) have weight of their own."""
     own = sums(end, pairs.weight, len(parent))
     samples = np.bincount(end, pairs.samples, minlength=len(parent)).astype(np.int64)
-    name, dso, mode = _describe(profile, token, entry, entries, names)
+    name, dso, mode = _describe(profile, token, paths.entry, paths.entries, paths.names)
     return CallTree(
         parent, name, dso, mode, depth, own, _totals(own, parent, depth), samples, profile.unit
     )

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from browser import driven
-from nbformat.reader import NotJSONError
+from labserver import run, save
 
 from kvmperf_widgets.picture import PLOTLY
 
@@ -26,6 +15,9 @@ pytestmark = [pytest.mark.chromium, pytest.mark.timeout(240)]
 CELL = """%load_ext kvmperf_magic
 from kvmperf_magic import demo
 demo.replay("both").flamegraph().explore()"""
+DIFF_CELL = """import kvmperf_magic as kvm
+from kvmperf_magic import demo
+kvm.diff(demo.replay("host"), demo.replay("crowded"), width="max")"""
 HEAT_CELL = """%load_ext kvmperf_magic
 from kvmperf_magic import demo
 rec = demo.replay("both")
@@ -43,73 +35,6 @@ while time.time() < end and not pathlib.Path("enough").exists():
 print("no longer", "busy")""",
     "top.stop(); vm.__exit__(None, None, None)",
 )
-WAIT = 40_000  # ms
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[str]:
-    """The address of a JupyterLab of this environment, of one test."""
-    pytest.importorskip("jupyterlab")
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    folders = {
-        f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "DATA", "RUNTIME")
-    }
-    paths = os.pathsep.join(p for p in sys.path if p)
-    environment = {**os.environ, **folders, "HOME": str(tmp_path), "PYTHONPATH": paths}
-    options = [f"--port={port}", "--no-browser", "--allow-root", "--ServerApp.token="]
-    options += ["--ServerApp.password=", f"--ServerApp.root_dir={tmp_path}"]
-    command = [sys.executable, "-m", "jupyterlab", *options]
-    with (
-        (tmp_path / "lab.log").open("w") as log,
-        subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, start_new_session=True
-        ) as server,
-    ):
-        address = f"http://127.0.0.1:{port}"
-        try:
-            for _ in range(120):
-                try:
-                    urllib.request.urlopen(f"{address}/api", timeout=5).close()
-                    break
-                except OSError:
-                    time.sleep(0.5)
-            yield address
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)
-
-
-@pytest.fixture
-def page() -> Iterator[Any]:
-    with driven() as browser:
-        made = browser.new_page(viewport={"width": 1300, "height": 900})
-        made.set_default_timeout(WAIT)
-        yield made
-
-
-def run(lab: str, page: Any, path: Path, *cells: str) -> None:
-    """Opens a notebook of these cells and runs the first."""
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    book.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(book, path)
-    page.goto(f"{lab}/lab/tree/{path.name}")
-    page.get_by_text("| Idle").wait_for()
-    page.locator(".jp-Cell .cm-content").first.click()
-    page.wait_for_timeout(1000)  # a key right after the click may be lost
-    page.keyboard.press("Control+Enter")
-
-
-def save(page: Any, path: Path) -> list[Any]:
-    """Saves the notebook; the outputs of its first cell."""
-    page.keyboard.press("Control+s")
-    for _ in range(60):
-        with suppress(NotJSONError):  # read while the server is writing it
-            outputs = nbformat.read(path, as_version=4).cells[0].get("outputs")
-            if outputs:
-                return list(outputs)
-        page.wait_for_timeout(500)
-    raise AssertionError("the notebook is saved without outputs")
 
 
 def test_the_explorer_lives_in_the_page_and_the_picture_in_the_file(
@@ -123,12 +48,39 @@ def test_the_explorer_lives_in_the_page_and_the_picture_in_the_file(
     assert not page.locator(".js-plotly-plot").is_visible()  # its place is taken
     assert "guest-user" in str(page.locator(".kvmp-x").text_content())
     page.locator(".kvmp-x input").fill("ticket_spin_lock")
-    assert "% matched" in str(page.locator(".kvmp-x-found").text_content())
+    assert "% matched" in str(page.locator(".kvmp-x-matched").text_content())
+    about = page.locator(".kvmp-x-about").first
+    page.get_by_label("order of siblings").select_option("over time")
+    about.get_by_text("over time").wait_for()
+    assert "2,710 frames" in str(about.text_content())  # that of all is 117
+    page.get_by_label("thread or vCPU").select_option("web1 vCPU 1 (guest)")
+    about.get_by_text("over time: web1 vCPU 1 (guest)").wait_for()
 
     data = save(page, tmp_path / "live.ipynb")[-1].data
     assert {PLOTLY, "image/svg+xml", "text/plain"} <= set(data)
     assert "widget-view" not in str(data)
     assert (tmp_path / "live.ipynb").stat().st_size < 400_000
+
+
+def test_a_bar_of_a_diff_searches_its_flame_graph(lab: str, page: Any, tmp_path: Path) -> None:
+    run(lab, page, tmp_path / "diff.ipynb", DIFF_CELL)
+    bar, matched = (
+        page.locator(".row[data-name=find_revoke_record]"),
+        page.locator(".kvmp-x-matched"),
+    )
+    bar.wait_for()
+    page.locator(".kvmp-x canvas").wait_for()
+    bar.click()
+    matched.get_by_text("3.55 % matched").wait_for()
+    assert page.locator(".kvmp-x input").input_value() == "^find_revoke_record$"
+    page.keyboard.press("Enter")
+    assert matched.text_content() == ""
+    page.locator(".kvmp-table").wait_for()
+    assert page.locator(".js-plotly-plot:visible").count() == 0
+
+    kinds = [set(one.data) for one in save(page, tmp_path / "diff.ipynb") if "data" in one]
+    assert sum(PLOTLY in kind and "image/svg+xml" in kind for kind in kinds) == 2
+    assert (tmp_path / "diff.ipynb").stat().st_size < 200_000
 
 
 def test_a_range_dragged_over_the_heat_map_is_what_the_rest_shows(

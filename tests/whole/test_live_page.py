@@ -132,7 +132,7 @@ def test_the_filter_is_typed(shown: Shown) -> None:
     shown.page.keyboard.type("^(ext3|bitmap)_")
     shown.until(lambda: shown.top.filter == "^(ext3|bitmap)_")
     shown.until(lambda: all(re.match("ext3|bitmap", one) for one in shown.column("symbol")))
-    matched = str(shown.page.locator(".kvmp-x-found").text_content())
+    matched = str(shown.page.locator(".kvmp-x-matched").text_content())
     assert re.fullmatch(r"\d+\.\d+ % matched", matched)
     shown.page.keyboard.type("(")
     said = shown.page.locator(".kvmp-l-told")

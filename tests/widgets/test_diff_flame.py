@@ -113,7 +113,7 @@ def test_every_shade_can_be_read_and_told_apart() -> None:
     for theme in (LIGHT, DARK):
         shades = [diverging(n / 6, theme) for n in range(-6, 7)]
         assert len(set(shades)) == 13
-        assert all(contrast(shade, ink_on(shade)) >= 4.3 for shade in shades)
+        assert all(contrast(shade, ink_on(shade)) >= 4.5 for shade in shades)
 
 
 @given(st.data())

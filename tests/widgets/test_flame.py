@@ -351,7 +351,7 @@ def test_colours_by_dso_vm_and_hash_have_a_legend_and_can_be_read() -> None:
         paint = graph._paint(tree.total > 0)
         for theme in (LIGHT, DARK):
             fills = [shade.colour(theme) for shade in paint.shades]
-            assert all(contrast(fill, ink_on(fill)) >= 4.3 for fill in fills)
+            assert all(contrast(fill, ink_on(fill)) >= 4.5 for fill in fills)
         assert len(paint.of) == len(tree)
         used = {frame["class"].split()[1] for frame in frames(graph.to_svg())}
         assert len(used) > 2 or by == "vm"

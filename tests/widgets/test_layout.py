@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trees import big_tree, tree_of, trees
 
-from kvmperf_widgets.layout import Layout, layout
+from kvmperf_widgets.layout import ORDERS, Layout, Order, layout
 from kvmperf_widgets.tree import Tree
 
 
@@ -49,20 +49,23 @@ def check(tree: Tree, root: int, laid: Layout, most: int) -> None:
     assert laid.beyond == pytest.approx(100 * laid.width[deep].sum(), abs=1e-6)
 
 
-@given(trees(), st.data(), st.integers(2, 30), st.sampled_from([0.0, 0.01, 0.2]))
+orders = st.sampled_from(ORDERS)
+
+
+@given(trees(), st.data(), st.integers(2, 30), st.sampled_from([0.0, 0.01, 0.2]), orders)
 def test_geometry_holds_whatever_is_pruned(
-    tree: Tree, data: st.DataObject, most: int, least: float
+    tree: Tree, data: st.DataObject, most: int, least: float, order: Order
 ) -> None:
     root = data.draw(st.integers(0, len(tree) - 1))
-    check(tree, root, layout(tree, root, most=most, least=least), most)
+    check(tree, root, layout(tree, root, most=most, least=least, order=order), most)
 
 
-@given(trees(), st.data(), st.integers(2, 8), st.integers(1, 4), st.integers(2, 80))
+@given(trees(), st.data(), st.integers(2, 8), st.integers(1, 4), st.integers(2, 80), orders)
 def test_rows_are_bounded_and_tell_how_deep_it_goes(
-    tree: Tree, data: st.DataObject, rows: int, callers: int, most: int
+    tree: Tree, data: st.DataObject, rows: int, callers: int, most: int, order: Order
 ) -> None:
     root = data.draw(st.integers(0, len(tree) - 1))
-    laid = layout(tree, root, rows=rows, callers=callers, most=most)
+    laid = layout(tree, root, rows=rows, callers=callers, most=most, order=order)
     check(tree, root, laid, most)
     above = tree.ancestors(root)
     assert laid.above == min(len(above), callers)
@@ -114,6 +117,43 @@ def test_order_is_by_name_and_does_not_change_with_pruning(tree: Tree, most: int
     assert [order[n] for n in pruned.node.tolist() if n >= 0] == sorted(
         order[n] for n in pruned.node.tolist() if n >= 0
     )
+
+
+@given(trees(), st.integers(2, 30), orders)
+def test_every_frame_is_in_the_box_that_is_said(tree: Tree, most: int, order: Order) -> None:
+    laid = layout(tree, most=most, order=order)
+    inside: dict[int, list[int]] = {box: [] for box in range(len(laid.node))}
+    for frame, box in enumerate(laid.box.tolist()):
+        if box >= 0:
+            inside[box].append(frame)
+    for box, frames in inside.items():
+        if laid.node[box] >= 0:
+            assert frames == [laid.node[box]]
+        assert laid.total[box] == pytest.approx(tree.total[frames].sum())
+        assert {int(tree.parent[f]) for f in frames[1:]} <= {int(tree.parent[frames[0]])}
+        if order == "time":  # siblings from left to right as they stand in the tree
+            beside = [b for b in inside if b > box and laid.parent[b] == laid.parent[box]]
+            assert all(max(frames) < min(inside[b]) for b in beside if laid.width[b] > 0)
+
+
+@given(trees(), st.integers(2, 30))
+def test_left_heavy_has_the_heaviest_first_and_the_rest_last(tree: Tree, most: int) -> None:
+    laid = layout(tree, most=most, order="heavy")
+    for box in range(len(laid.node)):
+        beneath = np.flatnonzero(laid.parent == box)
+        frames = beneath[laid.node[beneath] >= 0]
+        assert np.all(np.diff(laid.total[frames]) <= 0)
+        assert beneath.tolist() == [*frames, *beneath[laid.node[beneath] < 0]]
+
+
+def test_in_the_order_of_time_what_is_pruned_stays_where_it_was() -> None:
+    names = ["all", "z", "b", "c", "a", "d", "e", "y"]
+    tree = tree_of([-1, *[0] * 7], names, [0, 1, 2, 50, 3, 1, 1, 40])
+    laid = layout(tree, most=5, order="time")
+    assert laid.node.tolist() == [0, -1, 3, -1, 7]
+    assert laid.total.tolist() == [98, 3, 50, 5, 40]
+    assert laid.merged.tolist() == [1, 2, 1, 3, 1]
+    assert laid.box.tolist() == [0, 1, 1, 2, 3, 3, 3, 4]
 
 
 def test_the_widest_are_kept_and_the_rest_is_one_box() -> None:

@@ -254,7 +254,7 @@ class Seen:
     def sent(self) -> list[Any]:
         """What the page has said, but for asking."""
         self.page.wait_for_timeout(200)
-        said = self.page.evaluate("window.model.sent")
+        said = self.page.evaluate("window.model.asked")
         return [one for one in said if one["type"] != "view"]
 
     def text(self, part: str) -> list[str]:

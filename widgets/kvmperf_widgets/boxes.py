@@ -196,15 +196,11 @@ def hits_of(tree: Tree, laid: Layout, matches: NDArray[np.bool_] | None) -> NDAr
     if matches is None:
         return hits
     hits[whole] = matches[laid.node[whole]]
-    # a frame without a box of its own is in the "..." of its nearest ancestor that has one
-    box_of = np.full(len(tree), -1, dtype=np.int64)
-    box_of[laid.node[whole]] = np.flatnonzero(whole)
-    shown = box_of >= 0
+    # a frame without a box of its own is in the "..." of its nearest ancestor that is in one
+    box = laid.box.copy()
     for level in tree.levels[1:]:
-        hidden = level[~shown[level]]
-        box_of[hidden] = box_of[tree.parent[hidden]]
-    root = int(laid.node[laid.above])
-    lost = _beneath(tree, root) & matches & ~shown & (tree.total > 0)
-    dots = np.flatnonzero(~whole)
-    hits[dots] = np.isin(laid.parent[dots], box_of[lost])
+        hidden = level[box[level] < 0]
+        box[hidden] = box[tree.parent[hidden]]
+    found = box[_beneath(tree, int(laid.node[laid.above])) & matches & (tree.total > 0)]
+    hits[found] |= ~whole[found]
     return hits

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from kvmperf_widgets.picture import Picture
 from kvmperf_widgets.plotly_spec import base_layout, marker_legend, plotly_text
 from kvmperf_widgets.text import clean, columns_of, fit, pad, percent
 from kvmperf_widgets.theme import ThemeName, diverging, mix, theme_of
+
+if TYPE_CHECKING:
+    from kvmperf_widgets.delta_explorer import DeltaExplorer
 
 MOST_ROWS = 20
 
@@ -135,6 +138,13 @@ class DeltaBars(Picture):
         other = copy.copy(self)
         other._pairs = on
         return other
+
+    def explore(self, link: str) -> DeltaExplorer:
+        """The same in a live notebook, where a click on a bar searches the pictures of this
+        `link`, which an explorer of a flame graph can be given too."""
+        from kvmperf_widgets.delta_explorer import DeltaExplorer
+
+        return DeltaExplorer(self, link)
 
     def _view(self) -> DeltaView:
         rows = self.rows[: self._most]

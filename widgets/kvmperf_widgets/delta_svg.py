@@ -18,7 +18,7 @@ from kvmperf_widgets.svg import (
     line,
     rectangle,
 )
-from kvmperf_widgets.text import columns_of, escape, fit
+from kvmperf_widgets.text import clean, columns_of, escape, fit
 from kvmperf_widgets.theme import Theme, ThemeName, diverging, mix
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ROW = 24
 TOP = 100
 FOOT = 40
+_TOLD = 8  # rows that are told to those who cannot see them
 
 
 def _rules(theme: Theme) -> dict[str, str]:
@@ -37,6 +38,9 @@ def _rules(theme: Theme) -> dict[str, str]:
     rules[".base"] = f"fill:{mix(theme.neutral, theme.background, 0.35)}"
     rules[".tag"] = f"font-weight:700;fill:{theme.muted}"
     rules[".row:hover .hot"] = f"fill:{theme.grid};fill-opacity:.5"
+    rules[".row.picked .hot"] = f"fill:{theme.grid};fill-opacity:1"
+    rules[".row:focus-visible"] = f"outline:2px solid {theme.ink}"
+    rules[".row[role]"] = "cursor:pointer"
     rules[".hot"] = "fill-opacity:0"
     return rules
 
@@ -83,7 +87,8 @@ def delta_svg(view: DeltaView, theme: ThemeName, standalone: bool) -> str:
             label(WIDTH - 12, y + 16, row.change, "end" if row.significant else "end mu"),
         ]
         hover = element("title", {}, "&#10;".join(map(escape, row.hover)))
-        parts.append(element("g", {"class": "row"}, hover + "".join(texts) + drawn))
+        marked: dict[str, str | float] = {"class": "row", "data-name": clean(row.label, 300)}
+        parts.append(element("g", marked, hover + "".join(texts) + drawn))
     return document(
         parts,
         bottom + FOOT,
@@ -91,8 +96,16 @@ def delta_svg(view: DeltaView, theme: ThemeName, standalone: bool) -> str:
         description=f"{view.title}. {view.subtitle}",
         rules=_rules,
         kind="kvmp-delta",
+        title=view.title,
+        text=_largest(view),
         standalone=standalone,
     )
+
+
+def _largest(view: DeltaView) -> str:
+    """The picture in words, for those who cannot see it."""
+    told = (f"{row.label} {row.shares} ({row.change})" for row in view.rows[:_TOLD])
+    return f"The largest changes: {', '.join(told)}."
 
 
 def _legend(view: DeltaView) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_widgets.boxes import Words, share_of
+from kvmperf_widgets.layout import Order
 from kvmperf_widgets.paint import STEPS, Paint, Shade, diverging_shade, strengths
 from kvmperf_widgets.text import clean, fit, percent
 from kvmperf_widgets.theme import ThemeName
@@ -52,11 +53,13 @@ class DiffFlameGraph(TreePicture):
         width: str = "",
         theme: ThemeName = "auto",
         rows: int = MOST_ROWS,
+        order: Order = "name",
     ) -> None:
         before, after = (clean(name, 40) for name in changes.names)
-        super().__init__(tree, title or f"{before} → {after}", subtitle, theme=theme, rows=rows)
+        title = title or f"{before} → {after}"
+        super().__init__(tree, title, subtitle, theme=theme, rows=rows, order=order)
         self.changes = changes
-        self.width = width
+        self.unit = width
         certain = np.abs(changes.delta[changes.significant])
         self.largest = float(certain.max(initial=0.0))
 
@@ -93,7 +96,10 @@ class DiffFlameGraph(TreePicture):
         return entries
 
     def _words(self) -> Words:
-        return ChangeWords(self.tree, self.changes, self.width)
+        return ChangeWords(self.tree, self.changes, self.unit)
+
+    def palettes(self, frames: NDArray[np.bool_]) -> list[tuple[str, Paint]]:
+        return [("change", self._paint(frames))]
 
     def significant_share(self) -> float:
         """Percent of the frames with a width whose change is certain."""

@@ -1,51 +1,49 @@
-const ROW = 18, MOST_HEIGHT = 640, CHARACTER = 6.75, MATCH = "#cc79a7";
-
-function inkOn(colour) {
-  const part = (at) => {
-    const c = parseInt(colour.slice(at, at + 2), 16) / 255;
-    return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-  };
-  const light = 0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5);
-  return (light + 0.05) / 0.0557 >= 1.05 / (light + 0.05) ? "#111111" : "#ffffff";
-}
-
 /* The message of ExplorerWidget: a header, and the columns as buffers. */
 function unpacked(header, buffers) {
   const array = (Kind, view) =>
     new Kind(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
-  const [parent, self, name, kind, detail, ...colours] = buffers;
-  const data = { ...header, name: array(Int32Array, name), kind: array(Uint8Array, kind),
-    detail: array(Int32Array, detail), colours: colours.map((view) => array(Uint8Array, view)) };
-  const parents = array(Int32Array, parent);
-  const frame = Int32Array.from(parents, (_, i) => i);
-  data.ids = identities(data.name, data.kind, data.detail);
-  data.tree = finished(parents, frame, array(Float64Array, self));
+  const kinds = { i4: Int32Array, u1: Uint8Array, f8: Float64Array };
+  const column = {};
+  header.columns.forEach(([name, kind], i) => { column[name] = array(kinds[kind], buffers[i]); });
+  const { name, kind, detail, parent, self } = column, data = { ...header, name, kind, detail };
+  data.colours = header.palettes.map((palette) => column[palette.by]);
+  if (header.changes) {
+    data.changes = { ...header.changes, ...column };
+    data.marks = column.status;
+  }
+  let ids = null;
+  data.ids = () => ids = ids || identities(name, kind, detail);
+  data.tree = finished(parent, Int32Array.from(parent, (_, i) => i), self);
   const sorted = data.names.map((text, i) => [text, i]).sort((a, b) => (a[0] < b[0] ? -1 : 1));
   const rank = new Int32Array(data.names.length);
   sorted.forEach(([, i], place) => { rank[i] = place; });
-  data.rank = data.name.map((i) => rank[i]); // of every frame
+  data.rank = name.map((i) => rank[i]); // of every frame
   return data;
 }
 
-function explore(data, host, theme) {
+/* Shows the tree in `host`; gives what others may do with it:
+   `close()` takes it away; `weigh(self)`: other own weights (Float64Array) of the same frames, all
+   is built anew, zoomed where it was as long as that frame has weight; `search(pattern)`;
+   `sandwich(frame)`: -1 ends it.
+   Options: `bare`: without a title and a search box of its own; `onSelect(frame)` is told the frame
+   of the tree that somebody clicked or walked to; `overTime(lane)` promises the tree in the order
+   of time, of all or of one of `data.lanes`. */
+function explore(given, host, theme, options = {}) {
+  let data = given;
   const root = element("div", host, { className: "kvmp-x" });
+  if (!options.bare) { element("div", root, { className: "kvmp-x-title", textContent: data.title }); }
   const bar = element("div", root, { className: "kvmp-x-bar" });
   const line = element("div", root, { className: "kvmp-x-about" });
-  const found = element("span", line, { className: "kvmp-x-found" });
-  const legend = element("div", root, { className: "kvmp-x-about" });
+  const matched = element("span", line, { className: "kvmp-x-matched" });
   const about = element("span", line, {});
+  const legend = element("div", root, { className: "kvmp-x-about" });
   const stage = element("div", root, { className: "kvmp-x-stage" });
   const canvas = element("canvas", stage, { tabIndex: 0 });
   const tip = element("div", stage, { className: "kvmp-x-tip", hidden: true });
   const said = element("div", root, { className: "kvmp-x-said" });
   said.setAttribute("aria-live", "polite");
-  canvas.setAttribute("role", "application");
-  canvas.setAttribute("aria-label", `${data.title}: flame graph of ${data.tree.n} frames. ` +
-    "Arrows move between frames, Enter zooms, s shows callers and callees, slash searches, r resets.");
-  const context = canvas.getContext("2d");
-  const state = { icicle: false, reversed: false, collapsed: false, sandwich: -1, order: "name",
-    colour: 0, x0: 0, x1: 1, top: 0, zoomed: null, selected: null, hover: null, query: null };
-  let halves = [], rows = 1, base = 0, height = 100, width = 100, colours = null, drawn = false;
+  const view = new View(data), painter = new Painter(canvas);
+  let colour = 0, query = "", drawn = false, alive = true;
 
   const button = (words, key, act) => element("button", bar,
     { type: "button", textContent: words, title: key ? `key ${key}` : "", onclick: act });
@@ -56,376 +54,232 @@ function explore(data, host, theme) {
     return made;
   };
   const search = element("input", bar, { type: "search", placeholder: "search: / regex",
-    oninput: () => find(search.value) });
+    hidden: Boolean(options.bare), oninput: () => find(search.value) });
   search.setAttribute("aria-label", "regular expression to find in the names of frames");
   const toggles = {};
   const toggle = (name, words, key) => {
-    toggles[name] = button(words, key, () => { state[name] = !state[name]; rebuild(); });
+    toggles[name] = button(words, key, () => { view[name] = !view[name]; rebuild(); });
   };
   toggle("icicle", "icicle", "i");
-  toggle("reversed", "reverse", "v");
-  toggle("collapsed", "collapse recursion", "c");
-  toggles.sandwich = button("sandwich", "s", () => sandwich());
-  choice("order of siblings", ["by name", "left heavy"], (i) => {
-    state.order = ["name", "heavy"][i];
-    rebuild();
-  });
-  choice("colours", data.palettes.map((one) => `colour by ${one.by}`), (i) => {
-    state.colour = i;
-    paint();
-  });
+  if (!data.changes) { // of changes nobody knows what they are where frames become one
+    toggle("reversed", "reverse", "v");
+    toggle("collapsed", "collapse recursion", "c");
+    toggles.sandwich = button("sandwich", "s", () => sandwich());
+  }
+  // a tree in the order of time has callers more than once: it has no other
+  const orders = Object.entries({ name: "by name", heavy: "left heavy", time: "over time" })
+    .filter(([order]) => (order === "time" ? options.overTime || data.order === order
+      : data.order !== "time"));
+  const order = choice("order of siblings", orders.map(([, words]) => words), reorder);
+  const lanes = choice("thread or vCPU", ["all threads", ...(data.lanes || [])], reorder);
+  if (data.palettes.length > 1) {
+    choice("colours", data.palettes.map((one) => `colour by ${one.by}`), (i) => {
+      colour = i;
+      paint();
+    });
+  }
   button("reset", "r", reset);
+  setOrder(data.order);
 
-  function nameOf(half, node) { return data.names[data.name[half.tree.frame[node]]]; }
-  function isHit(frame) { return state.query !== null && state.hits[data.name[frame]] === 1; }
+  function setOrder(wanted) {
+    order.selectedIndex = orders.findIndex(([name]) => name === wanted);
+    order.hidden = orders.length < 2;
+    lanes.hidden = wanted !== "time" || !options.overTime || lanes.length < 2;
+  }
 
-  function rebuild() {
-    const tree = state.collapsed ? collapsed(data.tree, data.ids) : data.tree;
-    const made = (one, sign) =>
-      ({ tree: placed(one, state.order, data.rank), sign });
-    if (state.sandwich >= 0) {
-      halves = [made(callees(tree, data.ids, state.sandwich), 1),
-        made(callers(tree, data.ids, state.sandwich), -1)];
+  /* Siblings in the order chosen; that of time is another tree, which has to be asked for. */
+  async function reorder() {
+    const wanted = orders[order.selectedIndex][0], lane = lanes.selectedIndex - 1;
+    setOrder(wanted);
+    if (wanted === "time" && options.overTime) {
+      about.textContent = "putting it in the order of time \u2026";
+      const found = await options.overTime(lane);
+      if (!alive || orders[order.selectedIndex][0] !== wanted || lanes.selectedIndex - 1 !== lane) { return; }
+      data = found;
     } else {
-      const one = state.reversed ? reversed(tree, data.ids) : { ...tree };
-      halves = [made(one, state.icicle || state.reversed ? 1 : -1)];
+      data = given;
     }
-    const reach = (sign) => Math.max(1, ...halves.filter((h) => h.sign === sign)
-      .map((h) => h.tree.levels.length));
-    base = reach(-1) - 1; // the row of the root
-    rows = base + reach(1);
-    state.x0 = 0;
-    state.x1 = 1;
-    state.zoomed = state.selected = { half: halves[0], node: 0 };
-    state.hover = null;
+    if (view.data !== data) {
+      view.data = data;
+      view.sandwich = -1;
+      find(query);
+    }
+    view.order = wanted;
+    rebuild();
+  }
+
+  function rebuild(keep = false) {
+    view.build(keep);
+    tip.hidden = true;
     for (const [name, made] of Object.entries(toggles)) {
-      made.setAttribute("aria-pressed", String(name === "sandwich" ? state.sandwich >= 0 : state[name]));
+      made.setAttribute("aria-pressed", String(name === "sandwich" ? view.sandwich >= 0 : view[name]));
     }
+    canvas.setAttribute("role", "application");
+    canvas.setAttribute("aria-label", `${data.title}: flame graph of ${view.shown()} frames. Arrows ` +
+      "move between frames, Enter zooms, m shows what can be done with one, r resets" +
+      (data.changes ? "" : ", s shows callers and callees") + (options.bare ? "." : ", slash searches."));
     resize();
-    state.top = halves[0].sign < 0 ? rows * ROW - height : Math.max(0, (base + 1) * ROW - height / 2);
-    scroll(0);
     paint();
     told();
   }
 
   function told() {
-    const shown = halves.reduce((sum, half) => sum + half.tree.n, 0);
-    const total = halves[0].tree.total[0];
-    about.textContent = [data.subtitle,
-      state.sandwich >= 0 ? `${data.names[data.name[state.sandwich]]}: callers above, callees beneath` : "",
-      `${amountText(total, data.unit)} (${percentText(100 * total / data.tree.total[0])} of all)`,
-      `${shown.toLocaleString("en")} frames`].filter(Boolean).join(" · ");
-    const { half, node } = state.zoomed;
-    found.textContent = state.query === null ? ""
-      : percentText(matchedShare(half.tree, node, isHit)) + " matched";
+    const total = view.halves[0].tree.total[0];
+    const of = view.sandwich < 0 ? ""
+      : `${data.names[data.name[view.sandwich]]}: callers above, callees beneath`;
+    about.textContent = [data.subtitle, of,
+      data.changes ? `width is ${data.unit}`
+        : `${amountText(total, data.unit)} (${partText(total, data.tree.total[0])} of all)`,
+      `${view.shown().toLocaleString("en")} frames`].filter(Boolean).join(" \u00b7 ");
+    const { half, node } = view.zoomed;
+    matched.textContent = painter.hits === null ? ""
+      : percentText(matchedShare(half.tree, node, (frame) => painter.hits[data.name[frame]] === 1)) + " matched";
   }
 
   function paint() {
-    const dark = isDark(theme), palette = data.palettes[state.colour];
-    const fills = palette.shades.map((shade) => shade[dark ? 1 : 0]);
-    colours = { fills, inks: fills.map(inkOn), of: data.colours[state.colour],
-      theme: data.themes[dark ? 1 : 0] };
-    setColours(root, colours.theme);
+    const dark = isDark(theme) ? 1 : 0;
+    painter.paint(data, colour, dark);
+    setColours(root, painter.colours.theme);
     legend.replaceChildren();
-    palette.legend.forEach(([words, shade]) => {
-      const entry = element("span", legend, { className: "kvmp-x-key" });
-      element("i", entry, {}).style.background = shade[dark ? 1 : 0];
+    data.palettes[colour].legend.forEach(([words, shade, mark]) => {
+      const entry = element("span", legend, { className: words ? "kvmp-x-key" : "kvmp-x-step" });
+      element("i", entry, { className: mark }).style.background = shade[dark];
       entry.append(words);
     });
     draw();
   }
 
   function resize() {
-    width = Math.max(stage.clientWidth, 200);
-    height = Math.max(Math.min(rows * ROW, MOST_HEIGHT), 4 * ROW);
-    fitted(canvas, context, width, height);
+    view.resize(Math.max(stage.clientWidth, 200));
+    painter.fit(view);
+    view.scroll(0);
     drawn = false;
+    draw();
   }
 
   function draw() {
-    if (!drawn) { drawn = true; requestAnimationFrame(drawNow); }
+    if (drawn) { return; }
+    drawn = true;
+    requestAnimationFrame(() => {
+      drawn = false;
+      const start = performance.now();
+      painter.draw(view);
+      root.dataset.drawn = (performance.now() - start).toFixed(2);
+    });
   }
 
-  function drawNow() {
-    drawn = false;
-    const start = performance.now();
-    context.fillStyle = colours.theme.background;
-    context.fillRect(0, 0, width, height);
-    context.font = "11px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace";
-    context.textBaseline = "middle";
-    halves.forEach(drawHalf);
-    outline(state.selected, 2);
-    outline(state.hover, 1);
-    root.dataset.drawn = (performance.now() - start).toFixed(2);
-  }
-
-  function rowTop(half, depth) { return (base + half.sign * depth) * ROW - state.top; }
-
-  function drawHalf(half, number) {
-    const tree = half.tree, scale = width / (state.x1 - state.x0);
-    for (let depth = number; depth < tree.levels.length; depth++) { // the root is drawn once
-      const top = rowTop(half, depth), level = tree.levels[depth];
-      if (top < -ROW || top > height) { continue; }
-      let end = -1;
-      for (let k = firstBeyond(tree, level, state.x0); k < level.length; k++) {
-        const node = level[k], left = (tree.x[node] - state.x0) * scale;
-        if (left > width) { break; }
-        const right = left + tree.width[node] * scale;
-        if (right - end < 0.4) { continue; } // what is narrower shares a pixel
-        drawFrame(tree, node, Math.max(left, 0), Math.min(right, width), top);
-        end = right;
-      }
-    }
-  }
-
-  function drawFrame(tree, node, left, right, top) {
-    const frame = tree.frame[node], shade = colours.of[frame], hit = isHit(frame);
-    const room = right - left;
-    context.globalAlpha = state.query !== null && !hit ? 0.3 : 1;
-    context.fillStyle = hit ? MATCH : colours.fills[shade];
-    context.fillRect(left, top, Math.max(room - (room > 3 ? 0.7 : 0), 0.4), ROW - 1);
-    if (room < 30) { return; }
-    const fits = Math.floor((room - 7) / CHARACTER), text = data.names[data.name[frame]];
-    context.globalAlpha = 1;
-    context.fillStyle = hit ? "#111111" : state.query !== null ? colours.theme.ink : colours.inks[shade];
-    context.fillText(text.length <= fits ? text : text.slice(0, fits - 1) + "\u2026", left + 3.5, top + ROW / 2);
-  }
-
-  function outline(at, line) {
-    context.globalAlpha = 1;
-    if (!at || at.half.tree !== (halves.find((h) => h === at.half) || {}).tree) { return; }
-    const scale = width / (state.x1 - state.x0), tree = at.half.tree;
-    const left = Math.max((tree.x[at.node] - state.x0) * scale, 0);
-    const right = Math.min((tree.x[at.node] + tree.width[at.node] - state.x0) * scale, width);
-    if (right < 0 || left > width) { return; }
-    context.strokeStyle = colours.theme.ink;
-    context.lineWidth = line;
-    context.strokeRect(left + 0.5, rowTop(at.half, tree.depth[at.node]) + 0.5, Math.max(right - left - 1.5, 1), ROW - 2);
-  }
-
-  function at(event) {
-    const box = canvas.getBoundingClientRect();
-    const x = state.x0 + (event.clientX - box.left) / width * (state.x1 - state.x0);
-    const row = Math.floor((event.clientY - box.top + state.top) / ROW) - base;
-    const half = halves.find((one) => one.sign === Math.sign(row)) || (row === 0 ? halves[0] : null);
-    const level = half && half.tree.levels[Math.abs(row)];
-    if (!level) { return null; }
-    const node = level[firstBeyond(half.tree, level, x)];
-    return node !== undefined && half.tree.x[node] <= x ? { half, node } : null;
-  }
-
-  function lines({ half, node }) {
-    const tree = half.tree, frame = tree.frame[node], total = tree.total[node], own = tree.self[node];
-    const zoomed = state.zoomed.half.tree.total[state.zoomed.node], labels = [];
-    const flipped = state.reversed || half.sign < 0 && state.sandwich >= 0;
-    if (!flipped) {
-      for (let up = frame; up > 0; up = data.tree.parent[up]) {
-        if (!data.kinds[data.kind[up]] && up !== frame) { labels.unshift(data.names[data.name[up]]); }
-      }
-    }
-    return [data.names[data.name[frame]],
-      `${amountText(total, data.unit)}: ${percentText(100 * total / data.tree.total[0])} of all, ` +
-        `${percentText(100 * total / zoomed)} of the zoomed frame`,
-      own && !flipped ? `self ${amountText(own, data.unit)} (${percentText(100 * own / data.tree.total[0])})` : "",
-      [data.kinds[data.kind[frame]], data.details[data.detail[frame]]].filter(Boolean).join(" · "),
-      labels.length && state.sandwich < 0 ? "in " + labels.join(" \u203a ") : ""].filter(Boolean);
-  }
-
-  function show(where, event) {
-    if ((where && where.node) !== (state.hover && state.hover.node) ||
-        (where && where.half) !== (state.hover && state.hover.half)) {
-      state.hover = where;
+  function show(place, event) {
+    const same = view.hover && place && view.hover.node === place.node && view.hover.half === place.half;
+    if (!same && (view.hover || place)) {
+      view.hover = place;
       draw();
     }
-    tip.hidden = !where;
-    if (!where) { return; }
-    tip.textContent = lines(where).join("\n");
-    const box = stage.getBoundingClientRect();
-    const x = event.clientX - box.left, y = event.clientY - box.top;
-    tip.style.left = Math.max(0, Math.min(x + 14, width - tip.offsetWidth - 2)) + "px";
-    tip.style.top = (y + 20 + tip.offsetHeight > height + 60 ? y - tip.offsetHeight - 8 : y + 18) + "px";
+    tip.hidden = !place;
+    if (!place) { return; }
+    if (!same) { tip.textContent = wordsOf(view, place).join("\n"); }
+    beside(tip, event);
   }
 
-  function view(x0, x1) {
-    const span = Math.min(Math.max(x1 - x0, 1e-9), 1);
-    state.x0 = Math.min(Math.max(x0, 0), 1 - span);
-    state.x1 = state.x0 + span;
-    draw();
+  /* Puts a box beside the pointer, within the stage. */
+  function beside(box, event) {
+    const edge = stage.getBoundingClientRect(), x = event.clientX - edge.left, y = event.clientY - edge.top;
+    box.style.left = Math.max(0, Math.min(x + 14, view.width - box.offsetWidth - 2)) + "px";
+    box.style.top = (y + 20 + box.offsetHeight > view.height + 60 ? y - box.offsetHeight - 8 : y + 18) + "px";
   }
 
-  function scroll(by) {
-    state.top = Math.max(0, Math.min(state.top + by, rows * ROW - height));
-    draw();
-  }
-
-  function zoomTo(where) {
-    const tree = where.half.tree, from = [state.x0, state.x1], start = performance.now();
-    const to = [tree.x[where.node], tree.x[where.node] + tree.width[where.node]];
-    state.zoomed = state.selected = where;
-    bringIn(where);
+  function zoomTo(place) {
+    const { left, span } = view.span(place), from = [view.x0, view.x1], start = performance.now();
+    view.zoomed = view.selected = place;
+    view.bringIn(place);
     told();
     const step = () => {
       const part = Math.min(1, (performance.now() - start) / 140), eased = part * (2 - part);
-      view(from[0] + (to[0] - from[0]) * eased, from[1] + (to[1] - from[1]) * eased);
-      if (part < 1 && state.zoomed === where) { requestAnimationFrame(step); }
+      view.show(from[0] + (left - from[0]) * eased, from[1] + (left + span - from[1]) * eased);
+      draw();
+      if (part < 1 && alive && view.zoomed === place) { requestAnimationFrame(step); }
     };
     step();
   }
 
-  function bringIn(where) {
-    const top = rowTop(where.half, where.half.tree.depth[where.node]);
-    if (top < 0) { scroll(top - 3 * ROW); } else if (top > height - ROW) { scroll(top - height + 4 * ROW); }
-  }
-
-  function select(where) {
-    const tree = where.half.tree, middle = tree.x[where.node] + tree.width[where.node] / 2;
-    state.selected = where;
-    bringIn(where);
-    if (middle < state.x0 || middle > state.x1) {
-      const half = (state.x1 - state.x0) / 2;
-      view(middle - half, middle + half);
-    }
-    said.textContent = lines(where).join(", ");
+  function select(place) {
+    if (!place) { return; }
+    view.select(place);
+    said.textContent = wordsOf(view, place).join(", ");
+    chosen(place);
     draw();
   }
 
-  function step(key) {
-    const { half, node } = state.selected, tree = half.tree, depth = tree.depth[node];
-    const outwards = (key === "ArrowDown") === (half.sign > 0);
-    if (key === "ArrowLeft" || key === "ArrowRight") {
-      const level = tree.levels[depth], next = level.indexOf(node) + (key === "ArrowLeft" ? -1 : 1);
-      if (level[next] !== undefined) { select({ half, node: level[next] }); }
-    } else if (node === 0 && halves.length > 1) {
-      const other = halves.find((one) => (one.sign > 0) === (key === "ArrowDown"));
-      widest(other, 0);
-    } else if (outwards) {
-      widest(half, node);
-    } else if (node > 0) {
-      select({ half, node: tree.parent[node] });
-    }
+  function chosen(place) {
+    if (options.onSelect && data === given) { options.onSelect(view.frame(place)); }
   }
 
-  function widest(half, node) {
-    const tree = half.tree, level = tree.levels[tree.depth[node] + 1] || [];
-    let best = -1;
-    for (const one of level) {
-      if (tree.parent[one] === node && (best < 0 || tree.total[one] > tree.total[best])) { best = one; }
-    }
-    if (best >= 0) { select({ half, node: best }); }
-  }
-
-  function sandwich(where) {
-    const chosen = where || (state.sandwich < 0 && state.selected.node > 0 ? state.selected : null);
-    state.sandwich = chosen ? chosen.half.tree.frame[chosen.node] : -1;
+  function sandwich(place) {
+    const of = place || (view.sandwich < 0 && view.selected.node > 0 ? view.selected : null);
+    view.sandwich = of && !data.changes ? view.frame(of) : -1;
     rebuild();
   }
 
   function find(pattern) {
-    state.query = null;
+    let test = null;
+    query = pattern;
     search.classList.remove("kvmp-x-bad");
-    if (pattern) {
-      try {
-        const test = new RegExp(pattern);
-        state.hits = Uint8Array.from(data.names, (name) => (test.test(name) ? 1 : 0));
-        state.query = pattern;
-      } catch (error) {
-        search.classList.add("kvmp-x-bad");
-        found.textContent = "not a regular expression";
-        draw();
-        return;
-      }
+    try {
+      test = pattern ? new RegExp(pattern) : null;
+    } catch (error) {
+      search.classList.add("kvmp-x-bad");
     }
+    painter.hits = test && Uint8Array.from(data.names, (name) => (test.test(name) ? 1 : 0));
     told();
+    if (pattern && !test) { matched.textContent = "not a regular expression"; }
     draw();
   }
 
+  function searchFor(pattern) {
+    search.value = pattern;
+    find(pattern);
+  }
+
   function reset() {
-    Object.assign(state, { icicle: false, reversed: false, collapsed: false, sandwich: -1 });
-    search.value = "";
-    find("");
+    view.plain();
+    view.icicle = Boolean(given.icicle);
+    data = given;
+    view.data = data;
+    view.order = data.order;
+    lanes.selectedIndex = 0;
+    setOrder(data.order);
+    searchFor("");
     rebuild();
   }
 
-  let grip = null;
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    if (event.shiftKey) { scroll(event.deltaY || event.deltaX); return; }
-    const x = state.x0 + event.offsetX / width * (state.x1 - state.x0);
-    const factor = Math.exp(Math.max(-300, Math.min(300, event.deltaY)) * 0.002);
-    view(x - (x - state.x0) * factor, x + (state.x1 - x) * factor);
-  }, { passive: false });
-  canvas.addEventListener("pointerdown", (event) => {
-    grip = { x: event.clientX, y: event.clientY, x0: state.x0, x1: state.x1, top: state.top, moved: false };
-    canvas.setPointerCapture(event.pointerId);
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    if (!grip) { show(at(event), event); return; }
-    const dx = event.clientX - grip.x, dy = event.clientY - grip.y;
-    grip.moved = grip.moved || Math.abs(dx) + Math.abs(dy) > 4;
-    if (grip.moved) {
-      const by = dx / width * (grip.x1 - grip.x0);
-      tip.hidden = true;
-      view(grip.x0 - by, grip.x1 - by);
-      state.top = grip.top - dy;
-      scroll(0);
-    }
-  });
-  canvas.addEventListener("pointerup", (event) => {
-    const where = grip && !grip.moved ? at(event) : null;
-    grip = null;
-    canvas.focus({ preventScroll: true });
-    if (where && (event.shiftKey || event.ctrlKey || event.metaKey)) { sandwich(where); } else if (where) { zoomTo(where); }
-  });
-  canvas.addEventListener("pointerleave", () => { if (!grip) { show(null); } });
-  root.addEventListener("keydown", (event) => {
-    const key = event.key;
-    if (event.ctrlKey || event.metaKey || event.altKey) { return; }
-    event.stopPropagation(); // notebooks have plain keys of their own
-    if (event.target === search) {
-      if (key === "Escape" || key === "Enter") { canvas.focus(); }
-      return;
-    }
-    if (event.target.tagName === "SELECT") { return; }
-    const acts = { "/": () => { search.focus(); search.select(); }, r: reset, s: () => sandwich(),
-      i: () => toggles.icicle.click(), v: () => toggles.reversed.click(), c: () => toggles.collapsed.click(),
-      "+": () => scale(0.6), "-": () => scale(1 / 0.6), Escape: () => zoomTo({ half: halves[0], node: 0 }) };
-    if (event.target === canvas) {
-      acts.Enter = () => zoomTo(state.selected);
-      ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"].forEach((name) => { acts[name] = () => step(name); });
-    }
-    if (acts[key]) { event.preventDefault(); acts[key](); }
-  });
-  function scale(factor) {
-    const middle = (state.x0 + state.x1) / 2, half = (state.x1 - state.x0) / 2 * factor;
-    view(middle - half, middle + half);
-  }
-
-  const watch = new ResizeObserver(() => { resize(); scroll(0); });
+  const act = { zoomTo, select, sandwich, reset, show, draw, searchFor, beside,
+    chosen, toggles, search: options.bare ? null : search };
+  const forget = attend({ root, stage, canvas, view, tip }, act);
+  const watch = new ResizeObserver(resize);
   watch.observe(stage);
   const scheme = matchMedia("(prefers-color-scheme: dark)");
   scheme.addEventListener("change", paint);
   const themed = new MutationObserver(paint); // JupyterLab says its theme on the body
   themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
   rebuild();
-  if (data.focus) { zoomTo({ half: halves[0], node: data.focus }); }
-  return () => {
-    watch.disconnect();
-    themed.disconnect();
-    scheme.removeEventListener("change", paint);
-    root.remove();
+  if (data.focus) { zoomTo({ half: view.halves[0], node: data.focus }); }
+  if (data.query) { searchFor(data.query); }
+  return {
+    close() {
+      alive = false;
+      watch.disconnect();
+      themed.disconnect();
+      scheme.removeEventListener("change", paint);
+      forget();
+      root.remove();
+    },
+    weigh(self) {
+      given.tree = finished(given.tree.parent, given.tree.frame, self);
+      rebuild(true);
+    },
+    search: searchFor,
+    sandwich(frame) {
+      view.sandwich = frame;
+      rebuild();
+    },
   };
 }
-
-function initialize({ model }) {
-  let data = null;
-  return standIn(model, async (host) => {
-    data = data || asked(model, "tree", unpacked);
-    return explore(await data, host, model.get("theme"));
-  });
-}
-
-async function render({ model, el }) {
-  return explore(await asked(model, "tree", unpacked), el, model.get("theme"));
-}
-
-export default { initialize, render };

@@ -128,50 +128,71 @@ function collapsed(tree, ids) {
 
 /* Where the nodes stand: x and width as shares of the root; levels sorted from left to right. */
 function placed(tree, order, rank) {
-  const n = tree.n, whole = tree.total[0] || 1;
+  const { n, parent, total } = tree, whole = total[0] || 1;
   const first = new Int32Array(n + 1), place = new Int32Array(n), callees = new Int32Array(n);
-  for (let i = 1; i < n; i++) { first[tree.parent[i] + 1]++; }
+  for (let i = 1; i < n; i++) { first[parent[i] + 1]++; }
   for (let i = 0; i < n; i++) { first[i + 1] += first[i]; place[i] = first[i]; }
   for (const i of siblings(tree, order, rank)) {
-    if (i > 0) { callees[place[tree.parent[i]]++] = i; }
+    if (i > 0) { callees[place[parent[i]]++] = i; }
   }
-  tree.x = new Float64Array(n);
-  tree.width = tree.total.map((value) => value / whole);
+  const x = tree.x = new Float64Array(n), width = tree.width = total.map((value) => value / whole);
+  const line = new Int32Array(n); // all levels, one after the other
   tree.levels = [];
-  for (let level = [0]; level.length;) {
-    tree.levels.push(Int32Array.from(level));
-    const next = [];
-    for (const i of level) {
-      let x = tree.x[i];
-      for (let k = first[i]; k < first[i + 1]; k++) {
-        const callee = callees[k];
-        tree.x[callee] = x;
-        x += tree.width[callee];
-        if (tree.total[callee] > 0) { next.push(callee); }
+  for (let from = 0, to = 1; from < to;) {
+    tree.levels.push(line.subarray(from, to));
+    let next = to;
+    for (let k = from; k < to; k++) {
+      const i = line[k];
+      let left = x[i];
+      for (let c = first[i]; c < first[i + 1]; c++) {
+        const callee = callees[c];
+        x[callee] = left;
+        left += width[callee];
+        if (total[callee] > 0) { line[next++] = callee; }
       }
     }
-    level = next;
+    from = to;
+    to = next;
   }
+  tree.shown = total[0] > 0 ? tree.levels.reduce((sum, level) => sum + level.length, 0) : 0;
   return tree;
 }
 
+const byName = new WeakMap(); // of the frames of a tree: weighing it anew changes no name
+
 /* All nodes in an order that has siblings in the one wanted. */
 function siblings(tree, order, rank) {
-  const nodes = new Uint32Array(tree.n), heavy = tree.total;
+  const { n, frame, total } = tree;
+  if (order === "time") { return Uint32Array.from(frame.keys()); } // the tree has it
   if (order === "heavy") {
-    for (let i = 0; i < tree.n; i++) { nodes[i] = i; }
-    return nodes.sort((a, b) => heavy[b] - heavy[a] || a - b);
+    const sorted = Float64Array.from(total).sort();
+    return sortedBy(n, (i) => n - below(sorted, total[i]));
   }
-  const keys = new Float64Array(tree.n), room = 2 ** 21; // sorting plain numbers is the fastest
-  for (let i = 0; i < tree.n; i++) { keys[i] = rank[tree.frame[i]] * room + i; }
-  keys.sort();
-  for (let i = 0; i < tree.n; i++) { nodes[i] = keys[i] % room; }
-  return nodes;
+  if (!byName.has(frame)) { byName.set(frame, sortedBy(n, (i) => rank[frame[i]])); }
+  return byName.get(frame);
 }
 
-/* The first of a level whose right edge is beyond x. */
-function firstBeyond(tree, level, x) {
-  let low = 0, high = level.length;
+/* The numbers below n, by a key of whole numbers, then by themselves. */
+function sortedBy(n, key) {
+  const keys = new Float64Array(n), room = 2 ** 21; // sorting plain numbers is the fastest
+  for (let i = 0; i < n; i++) { keys[i] = key(i) * room + i; }
+  keys.sort();
+  return Uint32Array.from(keys, (value) => value % room);
+}
+
+/* How many of these sorted numbers are below a value. */
+function below(sorted, value) {
+  let low = 0, high = sorted.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (sorted[middle] < value) { low = middle + 1; } else { high = middle; }
+  }
+  return low;
+}
+
+/* The first of a level, from place `low` on, whose right edge is beyond x. */
+function firstBeyond(tree, level, x, low = 0) {
+  let high = level.length;
   while (low < high) {
     const middle = (low + high) >> 1;
     if (tree.x[level[middle]] + tree.width[level[middle]] <= x) { low = middle + 1; } else { high = middle; }

@@ -1,8 +1,9 @@
-/* Hover details, click to zoom, search, for every flame graph of this document.
+/* Hover details, click to zoom, search, for every flame graph of this document, by keys as well:
+   arrows move between frames, Enter zooms, Escape shows all, a slash searches.
    #kvmp-search=REGEX&kvmp-zoom=NAME in the address does so from the start. */
 (function () {
   "use strict";
-  var INSET = 3.5, BASELINE = 12.5, GAP = 0.6, ELLIPSIS = "\u2026";
+  var ROW = 18, INSET = 3.5, BASELINE = 12.5, GAP = 0.6, ELLIPSIS = "\u2026";
 
   function attach(svg) {
     if (svg.kvmpAttached) { return; }
@@ -24,12 +25,13 @@
     });
     if (!frames.length) { return; }
     var left = frames[0].x, whole = frames[0].w;
-    var focused = frames[0], pattern = "", given = Boolean(serverFound);
+    var focused = frames[0], selected = frames[0], pattern = "", given = Boolean(serverFound);
     /* the first frame is the root: callees stand above it or beneath it, in a sandwich callers
        stand on the other side */
     frames.forEach(function (f) {
       f.side = Math.sign(f.y - frames[0].y);
       f.depth = Math.abs(f.y - frames[0].y);
+      f.row = Math.round(f.y / ROW);
     });
 
     function label(frame, width) {
@@ -111,6 +113,49 @@
       search.textContent = test ? "end search" : "search";
     }
 
+    function tell(frame) { detail.textContent = frame ? frame.lines.join("   ") : ""; }
+
+    function select(frame) {
+      if (!frame) { return; }
+      selected.g.classList.remove("at");
+      selected = frame;
+      selected.g.classList.add("at");
+      tell(frame);
+    }
+
+    function drawn(frame) {
+      return { x: parseFloat(frame.rect.getAttribute("x")), w: parseFloat(frame.rect.getAttribute("width")) };
+    }
+
+    /* The next frame in the direction of an arrow key that is on show. */
+    function neighbour(key) {
+      var from = drawn(selected), middle = from.x + from.w / 2;
+      var sideways = key === "ArrowLeft" ? -1 : key === "ArrowRight" ? 1 : 0;
+      var rows = key === "ArrowUp" ? -1 : key === "ArrowDown" ? 1 : 0, best = null, least = Infinity;
+      frames.forEach(function (f) {
+        if (f === selected || f.g.classList.contains("off") || f.row !== selected.row + rows) { return; }
+        var to = drawn(f), off = to.x + to.w / 2 - middle;
+        if (rows && (to.x + to.w < from.x || to.x > from.x + from.w)) { return; }
+        /* sideways the nearest; onto callers there is one, onto callees the widest */
+        var cost = rows ? -to.w : off * sideways > 0 ? Math.abs(off) : Infinity;
+        if (cost < least) { best = f; least = cost; }
+      });
+      return best;
+    }
+
+    function ask() {
+      if (all.classList.contains("dim")) {
+        find("");
+      } else {
+        find(window.prompt("Regular expression to find in the names of frames") || "");
+      }
+    }
+
+    function zoomOut() {
+      zoom(frames[0]);
+      select(frames[0]);
+    }
+
     function frameOf(event) {
       var g = event.target.closest ? event.target.closest(".f") : null;
       return g && frames.find(function (f) { return f.g === g; });
@@ -121,18 +166,43 @@
       if (frame) {
         zoom(frame);
       } else if (event.target === reset) {
-        zoom(frames[0]);
+        zoomOut();
       } else if (event.target === search) {
-        if (all.classList.contains("dim")) {
-          find("");
-        } else {
-          find(window.prompt("Regular expression to find in the names of frames") || "");
-        }
+        ask();
       }
     });
-    svg.addEventListener("mouseover", function (event) {
-      var frame = frameOf(event);
-      detail.textContent = frame ? frame.lines.join("   ") : "";
+    svg.addEventListener("mouseover", function (event) { tell(frameOf(event)); });
+    svg.addEventListener("keydown", function (event) {
+      if (event.ctrlKey || event.metaKey || event.altKey) { return; }
+      var key = event.key, pressed = key === "Enter" || key === " ", does = null;
+      if (event.target === search && pressed || key === "/") {
+        does = ask;
+      } else if (event.target === reset && pressed || key === "Escape") {
+        does = zoomOut;
+      } else if (event.target === all && pressed) {
+        does = function () { zoom(selected); };
+      } else if (event.target === all && /^Arrow/.test(key)) {
+        does = function () { select(neighbour(key)); };
+      }
+      if (does) {
+        event.preventDefault();
+        does();
+      }
+    });
+    all.addEventListener("focus", function () { select(selected); });
+    all.addEventListener("blur", function () { selected.g.classList.remove("at"); });
+    document.addEventListener("kvmperf-search", function (event) {
+      var linked = svg.closest("[data-link]");
+      if (linked && linked.getAttribute("data-link") === event.detail.link) { find(event.detail.pattern); }
+    });
+    svg.setAttribute("role", "group");
+    all.setAttribute("tabindex", "0");
+    all.setAttribute("role", "application");
+    all.setAttribute("aria-label", "frames: arrows move, Enter zooms, Escape shows all, slash searches");
+    detail.setAttribute("aria-live", "polite");
+    [search, reset].forEach(function (tool) {
+      tool.setAttribute("tabindex", "0");
+      tool.setAttribute("role", "button");
     });
     search.classList.remove("off");
     if (given) { search.textContent = "end search"; }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_widgets import regrow
 from kvmperf_widgets.boxes import Words
+from kvmperf_widgets.layout import Order
 from kvmperf_widgets.paint import COLOURS, ColourBy, Paint, paint
 from kvmperf_widgets.text import clean, percent
 from kvmperf_widgets.theme import ThemeName
@@ -17,8 +19,20 @@ from kvmperf_widgets.tree import Tree
 from kvmperf_widgets.tree_picture import MOST_ROWS, TreePicture
 
 if TYPE_CHECKING:
-    from kvmperf_widgets.explorer import Explorer
     from kvmperf_widgets.sandwich import Sandwich
+
+
+class Clock(Protocol):
+    """Knows when the weight of a flame graph fell."""
+
+    @property
+    def lanes(self) -> Sequence[str]:
+        """The threads and vCPUs there are."""
+        ...
+
+    def tree(self, lane: int | None) -> Tree:
+        """The frames of all or of one of them, siblings in the order of time."""
+        ...
 
 
 class FlameGraph(TreePicture):
@@ -26,7 +40,8 @@ class FlameGraph(TreePicture):
 
     Every method gives a new picture and leaves this one as it is. `unit` says what the weight
     is ("cpu-clock ns", "cycles"); it is written on the picture. `rows` bounds its height: what
-    is deeper becomes a "..." on top, which `focus()` on its caller opens.
+    is deeper becomes a "..." on top, which `focus()` on its caller opens. `clock` knows when the
+    weight fell: `over_time()` asks it.
     """
 
     def __init__(
@@ -39,10 +54,13 @@ class FlameGraph(TreePicture):
         theme: ThemeName = "auto",
         rows: int = MOST_ROWS,
         colour: ColourBy = "mode",
+        order: Order = "name",
+        clock: Clock | None = None,
     ) -> None:
-        super().__init__(tree, title, subtitle, theme=theme, rows=rows)
+        super().__init__(tree, title, subtitle, theme=theme, rows=rows, order=order)
         self.unit = unit
         self._colour = _known(colour)
+        self._clock = clock
 
     def focus(self, frame: str | int) -> FlameGraph:
         """One frame as the whole width, pruned anew from the full tree; its callers beneath it.
@@ -115,11 +133,29 @@ class FlameGraph(TreePicture):
     def coloured_by(self) -> ColourBy:
         return self._colour
 
-    def explore(self) -> Explorer:
-        """All frames on a canvas of a live notebook: wheel, drag, keys and search."""
-        from kvmperf_widgets.explorer import Explorer
+    @property
+    def lanes(self) -> Sequence[str]:
+        """The threads and vCPUs that `over_time()` knows, the heaviest first; none of a tree that
+        frames were taken out of, or that was turned round."""
+        return self._clock.lanes if self._clock and self.tree is self._whole else ()
 
-        return Explorer(self)
+    def over_time(self, lane: int | None = None) -> FlameGraph:
+        """The whole tree in the order of time: siblings stand as they came one after the other,
+        and a caller that was left and entered again stands there again. Of all, or of one of
+        `lanes`. LookupError where it is not known when the weight fell."""
+        if self._clock is None:
+            raise LookupError("it is not known when the weight of this flame graph fell")
+        if lane is not None and not 0 <= lane < len(self.lanes):
+            raise LookupError(f"no lane {lane}: there are {len(self.lanes)}")
+        tree = self._clock.tree(lane)
+        notes = ("over time" if lane is None else f"over time: {clean(self.lanes[lane], 80)}",)
+        return self._with(
+            tree=tree, _whole=tree, _root=0, _order="time", _given_order="time", _notes=notes
+        )
+
+    def palettes(self, frames: NDArray[np.bool_]) -> list[tuple[str, Paint]]:
+        order = [self._colour, *(by for by in COLOURS if by != self._colour)]
+        return [(by, paint(self.tree, by, frames)) for by in order]
 
     def _paint(self, frames: NDArray[np.bool_]) -> Paint:
         return paint(self.tree, self._colour, frames)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 from kvmperf_widgets.boxes import Box, View
+from kvmperf_widgets.scripts import source
 from kvmperf_widgets.svg import (
     CHARACTER,
     WIDTH,
@@ -15,7 +14,7 @@ from kvmperf_widgets.svg import (
     legend,
     number,
 )
-from kvmperf_widgets.text import escape, fit
+from kvmperf_widgets.text import escape, fit, percent
 from kvmperf_widgets.theme import MATCH, Theme, ThemeName, ink_on
 
 ROW = 18
@@ -23,15 +22,19 @@ EDGE = 12
 TOP = 76
 FOOT = 30
 LEAST_MARKED = 5.0  # the width of a box that is more than its outline
+_TOLD = 12  # frames that are told to those who cannot see them
 INSET = 3.5  # between the edge of a box and its label
 
 
 def _rules(theme: Theme) -> dict[str, str]:
-    pale = "fill-opacity:.4"
+    pale = "fill-opacity:.38"
     return {
         ".f": "cursor:pointer",
         ".f rect": "rx:1px",
         ".f:hover rect": f"stroke:{theme.ink};stroke-width:1.2",
+        ".f.at rect": f"stroke:{theme.ink};stroke-width:2.2",
+        ".frames:focus": "outline:none",  # the frame that was moved to has one
+        ".tool:focus-visible": f"outline:2px solid {theme.ink}",
         ".f.dots rect": "fill-opacity:.55",
         ".f.up rect": pale,
         ".f.up text": f"fill:{theme.ink}",
@@ -50,7 +53,7 @@ def _rules(theme: Theme) -> dict[str, str]:
 
 def script() -> str:
     """The script that brings every flame graph of a document to life."""
-    return files("kvmperf_widgets").joinpath("flame.js").read_text(encoding="utf-8").strip()
+    return source("flame.js").strip()
 
 
 def flame_svg(view: View, theme: ThemeName, standalone: bool) -> str:
@@ -81,10 +84,20 @@ def flame_svg(view: View, theme: ThemeName, standalone: bool) -> str:
         description=f"Flame graph: {view.title}. {view.subtitle}",
         rules=lambda theme: {**view.paint.rules(theme), **_rules(theme)},
         attributes={"data-character": CHARACTER, "data-query": view.query},
+        title=view.title,
+        text=_widest(view),
         kind="kvmp-flame",
         standalone=standalone,
         script=script() if standalone else "",
     )
+
+
+def _widest(view: View) -> str:
+    """The picture in words, for those who cannot see it."""
+    named = [box for box in view.boxes if not box.above and box.merged <= 1]
+    widest = sorted(named, key=lambda box: -box.width)[:_TOLD]
+    told = (f"{box.name} {percent(100 * box.width)}" for box in widest)
+    return f"The widest frames: {', '.join(told)}."
 
 
 def _box(box: Box, x: float, y: float, width: float) -> str:

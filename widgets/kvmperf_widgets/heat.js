@@ -327,10 +327,10 @@ function heat(data, host, model) {
   };
 }
 
-async function open(model, host) { return heat(await asked(model, "cells", cellsOf), host, model); }
+function initialize({ model }) {
+  return standInWith(model, () => asked(model, "cells", cellsOf), (host, data) => heat(data, host, model));
+}
 
-function initialize({ model }) { return standIn(model, (host) => open(model, host)); }
-
-async function render({ model, el }) { return open(model, el); }
+async function render({ model, el }) { return heat(await asked(model, "cells", cellsOf), el, model); }
 
 export default { initialize, render };

@@ -41,7 +41,7 @@ function fitted(canvas, context, width, height) {
 }
 
 /* The data come when they are asked for: they are no state, so that nothing saves them. */
-function asked(model, type, unpacked) {
+function asked(model, type, unpacked, more = {}) {
   return new Promise((resolve) => {
     const take = (content, buffers) => {
       if (content.type === type) {
@@ -50,7 +50,7 @@ function asked(model, type, unpacked) {
       }
     };
     model.on("msg:custom", take);
-    model.send({ type });
+    model.send({ type, ...more });
   });
 }
 
@@ -84,4 +84,14 @@ function standIn(model, open, find = plotOf) {
     look();
   }
   return () => { ended = true; watch.disconnect(); if (end) { end(); } };
+}
+
+/* As `standIn`, once the data that were asked for are there: a widget that a notebook was saved
+   with has nobody to ask, and its picture stays. */
+function standInWith(model, data, open) {
+  let ended = false, end = () => {};
+  if (model.get("picture")) {
+    data().then((found) => { if (!ended) { end = standIn(model, async (host) => open(host, found)); } });
+  }
+  return () => { ended = true; end(); };
 }

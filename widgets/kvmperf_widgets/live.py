@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection
-from importlib.resources import files
 from typing import Any, ClassVar
 
 import anywidget
 import traitlets
 
 from kvmperf_widgets.picture import PLOTLY, Picture
+from kvmperf_widgets.scripts import source
 
-
-def source(*names: str) -> str:
-    """The scripts or styles of these files, one after the other."""
-    folder = files("kvmperf_widgets")
-    return "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
+__all__ = ["LivePicture", "LiveWidget", "source"]
 
 
 class LiveWidget(anywidget.AnyWidget):

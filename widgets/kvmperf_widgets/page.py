@@ -9,6 +9,7 @@ from typing import Any
 
 from kvmperf_widgets import flame_svg
 from kvmperf_widgets.picture import Picture
+from kvmperf_widgets.scripts import source
 from kvmperf_widgets.tables import STYLE, html_table
 from kvmperf_widgets.text import escape
 from kvmperf_widgets.theme import Theme, ThemeName, css
@@ -37,7 +38,7 @@ class Page:
         self._title = title
         self._theme: ThemeName = theme
         self._parts: list[str] = [f"<h1>{escape(title)}</h1>"] if heading else []
-        self._flames = False
+        self._flames = self._links = False
 
     def heading(self, text: str) -> Page:
         self._parts.append(f"<h2>{escape(text)}</h2>")
@@ -53,10 +54,13 @@ class Page:
         self._parts.append(f"<pre>{lines}</pre>")
         return self
 
-    def picture(self, picture: Picture) -> Page:
+    def picture(self, picture: Picture, link: str = "") -> Page:
+        """A click on a bar of one searches the flame graphs of the same `link`."""
         drawn = picture.to_svg(standalone=False)
         self._flames |= "kvmp-flame" in drawn
-        self._parts.append(f"<figure>{drawn}</figure>")
+        self._links |= bool(link)
+        linked = f' data-link="{escape(link)}"' if link else ""
+        self._parts.append(f"<figure{linked}>{drawn}</figure>")
         return self
 
     def table(
@@ -69,6 +73,7 @@ class Page:
     def html(self) -> str:
         """The page. Its policy lets nothing load, and no script run but the pictures' own."""
         script = flame_svg.script() if self._flames else ""
+        script += source("pattern.js", "delta.js", "delta_page.js") if self._links else ""
         policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
         if script:
             digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -24,7 +24,6 @@ from kvmperf_widgets.theme import (
     mix,
     mode_class,
     mode_colour,
-    tint_of,
 )
 from kvmperf_widgets.tree import Tree
 
@@ -39,7 +38,7 @@ _PALETTE = (
     "#56b4e9",
     "#d55e00",
     "#f0e442",
-    "#8c6bb1",
+    "#882255",
     "#9a6b3f",
 )
 _OTHERS = "others"
@@ -101,13 +100,10 @@ def paint(tree: Tree, by: ColourBy, frames: NDArray[np.bool_]) -> Paint:
 
 
 def _by_mode(tree: Tree, frames: NDArray[np.bool_]) -> Paint:
-    tints = np.zeros(len(tree.names), dtype=np.int32)
-    used = np.flatnonzero(np.bincount(tree.name, minlength=len(tree.names)))
-    tints[used] = [tint_of(clean(tree.names[i], 300)) for i in used.tolist()]
     shades = [_mode_shade(kind, tint) for kind in tree.kinds for tint in range(TINTS)]
     present = {tree.kinds[i] for i in np.unique(tree.kind[frames]).tolist()}
     legend = [(kind, _mode_shade(kind)) for kind in KINDS if kind in present]
-    return Paint(shades, (tree.kind * TINTS + tints[tree.name]).astype(np.int32), legend)
+    return Paint(shades, (tree.kind * TINTS + tree.tints[tree.name]).astype(np.int32), legend)
 
 
 def _by_name(tree: Tree, label: NDArray[np.bool_]) -> Paint:

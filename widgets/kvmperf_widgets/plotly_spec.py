@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvmperf_widgets.text import clean
+from kvmperf_widgets.text import clean, columns_of
 from kvmperf_widgets.theme import Theme
 
 TOP, FOOT = 92, 24
@@ -29,7 +29,8 @@ def base_layout(title: str, subtitle: str, theme: Theme, height: float) -> dict[
             "text": plotly_text(title),
             "subtitle": {
                 "text": plotly_text(subtitle),
-                "font": {"size": 12, "color": theme.muted},
+                # what is long is smaller, to fit into a cell
+                "font": {"size": 12 if columns_of(subtitle) < 120 else 11, "color": theme.muted},
             },
             "x": 0,
             "xref": "container",

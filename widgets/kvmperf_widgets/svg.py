@@ -99,15 +99,20 @@ def document(
     attributes: dict[str, str | float] | None = None,
     kind: str = "",
     script: str = "",
+    title: str = "",
+    text: str = "",
 ) -> str:
-    """The whole SVG: background, style (`rules` added), parts, script.
+    """The whole SVG: background, style (`rules` added), parts, script. `description` names it to
+    those who cannot see it, `text` is told them of it; `title` is that of a file.
 
     `standalone` gives it a size. Without one it takes the width it is given, as the <img> that
     nbconvert makes of it too.
     """
     own = css(theme, rules) if rules else ""
     inner = (
-        f"<style>{css(theme, _rules)}{own}</style>"
+        (element("title", {}, text=title) if title and standalone else "")
+        + (f"<desc>{escape(text, 2000)}</desc>" if text else "")
+        + f"<style>{css(theme, _rules)}{own}</style>"
         + rectangle(0, 0, WIDTH, height, "bg")
         + "".join(parts)
         + (f"<script><![CDATA[{script}]]></script>" if script else "")

@@ -69,7 +69,7 @@ def contrast(one: str, other: str) -> float:
 
 def ink_on(fill: str) -> str:
     """Black or white, whichever reads better on this colour."""
-    return max(("#111111", "#ffffff"), key=lambda ink: contrast(ink, fill))
+    return max(("#000000", "#ffffff"), key=lambda ink: contrast(ink, fill))
 
 
 def mix(one: str, other: str, share: float) -> str:

@@ -21,7 +21,7 @@ function liveTop(host, model) {
   const legend = element("span", under, {}), span = element("span", under, {});
   const bar = element("div", root, { className: "kvmp-x-bar" });
   const line = element("div", root, { className: "kvmp-x-about" });
-  const found = element("span", line, { className: "kvmp-x-found" });
+  const found = element("span", line, { className: "kvmp-x-matched" });
   const counted = element("span", line, {});
   const said = element("span", line, { className: "kvmp-l-told" });
   said.setAttribute("role", "status");

@@ -9,6 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from kvmperf_widgets.text import clean
+from kvmperf_widgets.theme import tint_of
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -107,6 +110,14 @@ class Tree:
         key = key * len(self.details) + self.detail
         identity: NDArray[np.int64] = np.unique(key, return_inverse=True)[1].reshape(-1)
         return identity
+
+    @cached_property
+    def tints(self) -> NDArray[np.int32]:
+        """The tint of each name that a frame has, i32[names]."""
+        tints = np.zeros(len(self.names), dtype=np.int32)
+        used = np.flatnonzero(np.bincount(self.name, minlength=len(self.names)))
+        tints[used] = [tint_of(clean(self.names[i], 300)) for i in used.tolist()]
+        return tints
 
     def named(self, pattern: re.Pattern[str]) -> NDArray[np.bool_]:
         """The frames in whose name the pattern is found, as a mask."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,15 @@ from kvmperf_widgets.boxes import (
 from kvmperf_widgets.flame_plotly import flame_spec
 from kvmperf_widgets.flame_svg import flame_svg
 from kvmperf_widgets.flame_text import LEAST_LINE, flame_text
-from kvmperf_widgets.layout import Layout, layout
+from kvmperf_widgets.layout import ORDERS, Layout, Order, layout
 from kvmperf_widgets.paint import Paint
 from kvmperf_widgets.picture import Picture
 from kvmperf_widgets.text import clean, percent
 from kvmperf_widgets.theme import ThemeName
 from kvmperf_widgets.tree import Tree
+
+if TYPE_CHECKING:
+    from kvmperf_widgets.explorer import Explorer
 
 MOST_BOXES = 800
 MOST_LINES = 40
@@ -42,6 +45,8 @@ class TreePicture(Picture):
     what is deeper becomes a "..." on top, which `focus()` on its caller opens.
     """
 
+    unit: str  # what the weight is, in words
+
     def __init__(
         self,
         tree: Tree,
@@ -50,6 +55,7 @@ class TreePicture(Picture):
         *,
         theme: ThemeName = "auto",
         rows: int = MOST_ROWS,
+        order: Order = "name",
     ) -> None:
         if rows < 2:
             raise ValueError("a flame graph has at least 2 rows")
@@ -62,6 +68,7 @@ class TreePicture(Picture):
         self._root = 0
         self._query = ""
         self._icicle = False
+        self._order = self._given_order = known_order(order)
         self._notes: tuple[str, ...] = ()  # what was asked of it, for the subtitle
 
     def _with(self, **changes: Any) -> Self:
@@ -125,9 +132,48 @@ class TreePicture(Picture):
         """The root at the top, callees downwards."""
         return self._with(_icicle=on)
 
+    def order(self, by: Order) -> Self:
+        """Siblings by their "name", the heaviest first ("heavy"), or as the tree has them, which
+        is that of "time" where it was made so."""
+        return self._with(_order=known_order(by))
+
     def reset(self) -> Self:
         """The whole tree again, without focus, search or any other change."""
-        return self._with(tree=self._whole, _root=0, _query="", _icicle=False, _notes=())
+        order = self._given_order
+        return self._with(
+            tree=self._whole, _root=0, _query="", _icicle=False, _order=order, _notes=()
+        )
+
+    @property
+    def about(self) -> str:
+        """What it is of, and what was asked of it."""
+        return " · ".join(filter(None, (self.subtitle, *self._notes)))
+
+    @property
+    def query(self) -> str:
+        """What is searched for; "" without a search."""
+        return self._query
+
+    @property
+    def ordered(self) -> Order:
+        """The order of siblings."""
+        return self._order
+
+    @property
+    def downwards(self) -> bool:
+        """Whether the root is at the top."""
+        return self._icicle
+
+    def explore(self, link: str = "") -> Explorer:
+        """All frames on a canvas of a live notebook: wheel, drag, keys and search. Pictures of one
+        `link` belong together: a click in one is a search in the others."""
+        from kvmperf_widgets.explorer import Explorer
+
+        return Explorer(self, link)
+
+    def palettes(self, frames: NDArray[np.bool_]) -> list[tuple[str, Paint]]:
+        """The ways to colour it, the chosen one first; legends name what these frames have."""
+        raise NotImplementedError
 
     def _matches(self) -> NDArray[np.bool_] | None:
         return self.tree.named(re.compile(self._query)) if self._query else None
@@ -139,7 +185,13 @@ class TreePicture(Picture):
 
     def _layout(self, most: int, rows: int | None, least: float) -> Layout:
         return layout(
-            self.tree, self._root, most=most, least=least, rows=rows, callers=MOST_CALLERS
+            self.tree,
+            self._root,
+            most=most,
+            least=least,
+            rows=rows,
+            callers=MOST_CALLERS,
+            order=self._order,
         )
 
     def _paint(self, frames: NDArray[np.bool_]) -> Paint:
@@ -156,10 +208,9 @@ class TreePicture(Picture):
         found = ""
         if matches is not None:
             found = f"{percent(matched_share(tree, int(laid.node[laid.above]), matches))} matched"
-        about = " · ".join(filter(None, (self.subtitle, *self._notes)))
         return View(
             clean(self.title, 160),
-            subtitle(about, words, laid),
+            subtitle(self.about, words, laid),
             boxes_of(tree, laid, colours, words, hits_of(tree, laid, matches)),
             int(laid.row.max()) + 1,
             colours,
@@ -182,3 +233,9 @@ class TreePicture(Picture):
             if text.count("\n") < MOST_LINES + 3:  # three lines of header
                 break
         return text
+
+
+def known_order(by: Order) -> Order:
+    if by not in ORDERS:
+        raise ValueError(f"no order {by!r}: {', '.join(ORDERS)}")
+    return by
