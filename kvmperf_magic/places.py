@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _SAVED = 10.0  # seconds between pictures for the saved notebook, where a widget shows the view
 _LOOK = 0.1  # seconds between looks for a new view
+_MOST = 8  # outputs that are told: cells run again leave theirs behind, and nobody says so
 
 
 class Viewed(Protocol):
@@ -51,7 +52,7 @@ class Places:
         """Show it there, too, or in an output that is made for it."""
         place = place or Output(self._live)
         with self._lock:
-            self._places.append(place)
+            self._places = [*self._places[1 - _MOST :], place]
         self.show()  # something may have come, or it may have ended, meanwhile
 
     def show(self) -> None:

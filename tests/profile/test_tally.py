@@ -160,6 +160,10 @@ def test_news_are_summed_by_key_and_machine() -> None:
         7: [0, 0, 0, 30.0, 0, 0],
     }
     assert news_of(profile, pids, ["comm"], ALL_MODES).rows == [("a", 0), ("a", 7), ("b", 0)]
+    nothing = news_of(profile, pids, ["symbol", "cpu"], ~ALL_MODES)
+    assert not nothing.rows
+    assert set(nothing.modes) == {0, 7}  # the strip shows what the table hides
+    assert len(Tally().then(nothing).rows) == 0
 
 
 def test_periods_that_cannot_be_do_not_overflow() -> None:

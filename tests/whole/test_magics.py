@@ -23,7 +23,7 @@ import sys
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
 shell.run_line_magic("load_ext", "kvmperf_magic")
-heavy = {"plotly", "ipywidgets", "pandas", "polars", "pyarrow", "numpy", "elftools"}
+heavy = {"plotly", "ipywidgets", "rich", "pandas", "polars", "pyarrow", "numpy", "elftools"}
 print(sorted(heavy & set(sys.modules)))
 """
 
