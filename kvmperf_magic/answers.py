@@ -94,7 +94,7 @@ def flamegraph(
         clock.tree(None) if order == "time" else _drawn(build_tree(profile, roots)),
         title=title or f"{view.name}: {' and '.join(view.sides)}",
         unit=profile.unit,
-        subtitle=f"{len(profile):,} samples{', over time' if order == 'time' else ''}",
+        subtitle=clock.about(None) + (", over time" if order == "time" else ""),
         order=order,
         clock=clock,
         **options,
@@ -136,6 +136,10 @@ class RecordingClock:
         if lane is not None:
             profile = profile.select(self._lanes[lane].rows)
         return _drawn(time_tree(profile, self._roots))
+
+    def about(self, lane: int | None) -> str:
+        """How many samples there are."""
+        return f"{len(self._profile if lane is None else self._lanes[lane].rows):,} samples"
 
 
 def diff_flamegraph(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ NAME = "host-vs-guest"
 _FETCHED = (
     *("mathjax_url", "require_js_url", "jquery_url"),
     *("mermaid_js_url", "mermaid_layout_elk_js_url"),
+)
+_IMAGE = re.compile(
+    r'<img alt="[^"]*" (?P<source>src="data:image/svg\+xml;base64,(?P<svg>[A-Za-z0-9+/=\s]*)")'
 )
 _TIMEOUT = 300  # seconds a cell may take
 
@@ -73,7 +78,14 @@ def convert(notebook: Path, page: Path) -> None:
 
     exporter = HTMLExporter(embed_images=True, **dict.fromkeys(_FETCHED, ""))
     html, _ = exporter.from_filename(str(notebook))
-    page.write_text(html, encoding="utf-8")
+    page.write_text(_IMAGE.sub(_described, html), encoding="utf-8")
+
+
+def _described(image: re.Match[str]) -> str:
+    """The tag of an SVG with what that says of itself, in place of nbconvert's excuse."""
+    svg = base64.b64decode(image["svg"]).decode("utf-8", "replace")
+    said = re.search(r'<svg [^>]*aria-label="([^"]*)"', svg)  # escaped already
+    return f'<img alt="{said[1]}" {image["source"]}' if said else image[0]
 
 
 def _diff(folder: Path, live: bool) -> str:

@@ -52,7 +52,7 @@ def test_the_explorer_lives_in_the_page_and_the_picture_in_the_file(
     about = page.locator(".kvmp-x-about").first
     page.get_by_label("order of siblings").select_option("over time")
     about.get_by_text("over time").wait_for()
-    assert "2,710 frames" in str(about.text_content())  # that of all is 117
+    assert "2,710 frames" in str(about.text_content())  # the tree without time has 94
     page.get_by_label("thread or vCPU").select_option("web1 vCPU 1 (guest)")
     about.get_by_text("over time: web1 vCPU 1 (guest)").wait_for()
 

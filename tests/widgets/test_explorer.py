@@ -233,6 +233,9 @@ class Telling:
 
     lanes = ("qemu 1/2 (host)", "web1 vCPU 0 (guest)")
 
+    def about(self, lane: int | None) -> str:
+        return f"all of {lane}"
+
     def tree(self, lane: int | None) -> Tree:
         tree = lock_tree()
         return replace(tree, names=[f"{lane} {name}" for name in tree.names])
@@ -255,6 +258,7 @@ def test_the_widget_answers_the_page_only() -> None:
     assert sent[1][0]["names"][0].startswith("None ")
     assert sent[2][0]["names"][0].startswith("1 ")
     assert sent[2][0]["lanes"] == list(Telling.lanes)
+    assert sent[2][0]["subtitle"] == "all of 1 · over time: web1 vCPU 0 (guest)"
     with pytest.raises(LookupError, match="no lane 2"):
         FlameGraph(lock_tree(), clock=Telling()).over_time(2)
     with pytest.raises(LookupError, match="not known when"):

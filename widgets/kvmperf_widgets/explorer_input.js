@@ -61,6 +61,7 @@ function attend({ root, stage, canvas, view, tip }, act) {
     menu = element("div", stage, { className: "kvmp-x-menu" });
     menu.setAttribute("role", "menu");
     menu.setAttribute("aria-label", name);
+    element("div", menu, { className: "kvmp-x-of", textContent: name });
     const offer = (words, does) => {
       const item = element("button", menu, { type: "button", textContent: words, onclick: () => {
         close();
@@ -73,7 +74,7 @@ function attend({ root, stage, canvas, view, tip }, act) {
     if (!data.changes) { offer("its callers and callees", () => act.sandwich(where)); }
     offer("find all of this name", () => act.searchFor(`^${escapedPattern(name)}$`));
     act.beside(menu, event);
-    menu.firstChild.focus({ preventScroll: true });
+    menu.querySelector("button").focus({ preventScroll: true });
   }
 
   function openSelected() {
@@ -88,7 +89,7 @@ function attend({ root, stage, canvas, view, tip }, act) {
   }
 
   function menuKey(key) {
-    const items = Array.from(menu.children), at = items.indexOf(document.activeElement);
+    const items = Array.from(menu.querySelectorAll("button")), at = items.indexOf(document.activeElement);
     const step = { ArrowDown: 1, ArrowUp: -1 }[key];
     if (step) { items[(at + step + items.length) % items.length].focus(); }
     if (key === "Escape") { close(); canvas.focus({ preventScroll: true }); }

@@ -34,6 +34,10 @@ class Clock(Protocol):
         """The frames of all or of one of them, siblings in the order of time."""
         ...
 
+    def about(self, lane: int | None) -> str:
+        """How much there is of it, in words."""
+        ...
+
 
 class FlameGraph(TreePicture):
     """A tree of frames, as wide as their weight.
@@ -150,7 +154,13 @@ class FlameGraph(TreePicture):
         tree = self._clock.tree(lane)
         notes = ("over time" if lane is None else f"over time: {clean(self.lanes[lane], 80)}",)
         return self._with(
-            tree=tree, _whole=tree, _root=0, _order="time", _given_order="time", _notes=notes
+            tree=tree,
+            subtitle=self._clock.about(lane),
+            _whole=tree,
+            _root=0,
+            _order="time",
+            _given_order="time",
+            _notes=notes,
         )
 
     def palettes(self, frames: NDArray[np.bool_]) -> list[tuple[str, Paint]]:
