@@ -17,6 +17,12 @@ from kvmperf_magic.errors import QueryError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+
+def unquoted(word: str) -> str:
+    """A word of a magic's line, where IPython leaves the quotes around it."""
+    return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "\"'" else word
+
+
 SYMBOL_OPTIONS = (
     argument("--kallsyms", metavar="FILE", help="host kernel symbols from this kallsyms"),
     argument("--vmlinux", "-k", metavar="FILE", help="host kernel symbols from this vmlinux"),
@@ -82,6 +88,52 @@ MODES_OPTION = argument(
     "--modes",
     metavar="LIST",
     help="host, guest, or of host-kernel,host-user,hypervisor,guest-kernel,guest-user",
+)
+
+TOP_OPTIONS = (
+    argument("-d", "--delay", type=float, default=1.0, metavar="SECONDS", help="refresh"),
+    argument(
+        "-s",
+        "--sort",
+        dest="keys",
+        metavar="KEYS",
+        help="what rows are by, of comm,pid,tid,cpu,dso,symbol,mode,machine,vcpu,event "
+        "(default: symbol,dso,mode,machine)",
+    ),
+    argument("--order", default="overhead", metavar="COLUMN", help="sort by it; -COLUMN: upwards"),
+    argument(
+        "--filter",
+        type=unquoted,
+        default="",
+        metavar="REGEX",
+        help="only these symbols, DSOs or commands",
+    ),
+    argument("-E", "--entries", type=int, default=20, metavar="N", help="rows to show"),
+    argument(
+        "-f", "--count-filter", type=int, metavar="N", help="only rows of more samples than this"
+    ),
+    argument(
+        "--decay",
+        dest="decay",
+        action="store_true",
+        default=True,
+        help="each refresh counts 7/8 of what was there (the default)",
+    ),
+    argument("-z", "--zero", dest="decay", action="store_false", help="count anew in each refresh"),
+    argument(
+        "-K",
+        "--hide-kernel",
+        "--hide_kernel_symbols",
+        action="store_true",
+        help="no kernel symbols, of host and guests",
+    ),
+    argument(
+        "-U",
+        "--hide-user",
+        "--hide_user_symbols",
+        action="store_true",
+        help="no user symbols, of host and guests",
+    ),
 )
 
 FILTER_OPTIONS = (
@@ -198,6 +250,14 @@ def record_arguments(given: argparse.Namespace) -> dict[str, Any]:
     if given.all_cpus and (found["pid"] or found["tid"] or found["vm"]):
         raise QueryError("--all-cpus and a target exclude each other", "leave one of them out")
     return found
+
+
+def top_arguments(given: argparse.Namespace) -> dict[str, Any]:
+    """What only top() takes."""
+    names = ("delay", "keys", "filter", "entries", "count_filter", "decay", "hide_kernel")
+    return {"sort": given.order, "hide_user": given.hide_user} | {
+        name: getattr(given, name) for name in names
+    }
 
 
 def filter_arguments(given: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The last minutes of a stream: samples for a live view, raw records for a snapshot.
+"""What a stream brought: new samples for a live view, the last minutes' records for a snapshot.
 
 Samples are kept as long as asked for; what names them (maps, comms, forks) is kept for good.
 """
@@ -25,11 +25,10 @@ _PASSING = (RecordType.SAMPLE, RecordType.FINISHED_ROUND)  # records that are no
 
 @dataclass(frozen=True)
 class _Chunk:
-    """The whole records of one read, and their samples."""
+    """The whole records of one read."""
 
     arrived: float  # seconds of the monotonic clock
     raw: bytes
-    samples: SampleColumns
 
 
 class History:
@@ -39,8 +38,8 @@ class History:
         self._seconds, self._limit = seconds, limit
         self._reader = StreamReader("the recording process")
         self._partial = b""
-        self._begun: float | None = None
-        self._now = 0.0
+        self._begun = False
+        self._unseen: list[SampleColumns] = []  # not told by fresh() yet
         self._chunks: deque[_Chunk] = deque()
         self._bytes = 0
         self._kept = bytearray()  # records of chunks that have gone
@@ -60,15 +59,15 @@ class History:
 
     def feed(self, data: bytes, now: float) -> None:
         """Take what was read at `now`. FileError where it is no stream of records."""
-        first = self._begun is None
-        self._begun = now if self._begun is None else self._begun
-        self._now = now
+        first, self._begun = not self._begun, True
         batch = self._reader.feed(data)
         self._partial += data
         whole = len(self._partial) - self._reader.pending
         raw = self._partial[PIPE_HEADER_SIZE if first else 0 : whole]
         self._partial = self._partial[whole:]
-        self._chunks.append(_Chunk(now, raw, batch.samples))
+        self._chunks.append(_Chunk(now, raw))
+        if len(batch.samples):
+            self._unseen.append(batch.samples)
         self._bytes += len(raw)
         news = sum(n for kind, n in batch.counts.items() if kind not in _PASSING)
         if news or not self._sidebands:
@@ -77,14 +76,10 @@ class History:
         while self._bytes > self._limit or self._chunks[0].arrived < now - self._seconds:
             self._forget()
 
-    def window(self, seconds: float, now: float) -> tuple[SampleColumns | None, float]:
-        """The samples that came in the last seconds, and of how many seconds they are."""
-        if self._begun is None:
-            return None, 0.0
-        since = now - seconds
-        recent = [c.samples for c in self._chunks if c.arrived >= since and len(c.samples)]
-        covered = max(min(seconds, now - self._begun), 1e-3)
-        return (SampleColumns.joined(recent) if recent else None), covered
+    def fresh(self) -> SampleColumns | None:
+        """The samples that came since this was asked the last time; None where there are none."""
+        unseen, self._unseen = self._unseen, []
+        return SampleColumns.joined(unseen) if unseen else None
 
     def save(self, path: Path) -> None:
         """Write what is kept as a perf.data (a saved stream, which perf reads too)."""

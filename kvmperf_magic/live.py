@@ -1,7 +1,7 @@
 """top(): what guests and host do now, from a stream of samples that nobody waits for.
 
-A recording process streams records, a thread reads them, names the last seconds of them once a
-refresh and redraws. Other cells run meanwhile; nothing is written to disk but by `snapshot()`.
+A recording process streams records, a thread reads them, names the new ones once a refresh and
+counts them. Other cells run meanwhile; nothing is written to disk but by `snapshot()`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import os
 import select
-import sys
 import threading
 import time
 import weakref
@@ -25,9 +24,12 @@ from kvmperf_magic.frontend import in_notebook
 from kvmperf_magic.guests.discovery import machines
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.history import History
-from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, MODES
+from kvmperf_magic.liveview import LiveView
+from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, KERNEL_MODES, MODES, USER_MODES, mode_codes
 from kvmperf_magic.perfdata.sideband import Sideband
-from kvmperf_magic.profile.show import short_dso
+from kvmperf_magic.places import watch
+from kvmperf_magic.profile.tally import News, news_of
+from kvmperf_magic.ranking import Look, sort_keys
 from kvmperf_magic.recorder import plan, say_on_stderr, start_sampler
 from kvmperf_magic.recording import Recording, open_recording
 from kvmperf_magic.sampler.options import SamplerOptions
@@ -35,15 +37,13 @@ from kvmperf_magic.sampler.process import SamplerProcess
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.spaces import AddressSpaces
 from kvmperf_magic.symbols.symbolizer import Symbolizer
-from kvmperf_magic.table import Table
 
 if TYPE_CHECKING:
-    from kvmperf_magic.profile.profile import Profile
+    from kvmperf_magic.decoding import Decoded
 
-SORTS = ("overhead", "symbol", "dso", "mode", "machine")
-_KEYS = ("symbol", "dso", "mode", "machine")
 _LOOK = 5.0  # seconds between looks for VMs that came or went
-_STEP = 0.1  # seconds between looks at stop, pause and the stream
+_STEP = 0.1  # seconds between looks at stop and the stream
+_SHORTEST = 0.05  # seconds between refreshes
 
 _running: weakref.WeakSet[Top] = weakref.WeakSet()
 
@@ -57,48 +57,42 @@ def stop_all() -> None:
 atexit.register(stop_all)
 
 
-class Top:
+class Top(LiveView):
     """A live view. `.table` and `.headline` are the latest; `.error` why it ended by itself.
 
-    `pause()` freezes what is shown while samples go on being taken; `snapshot()` saves the last
-    minutes as a recording; `stop()` ends the recording process at once.
+    `sort`, `filter`, `machine`, `count_filter` and `decay` say what is shown, and may be set at any
+    time. `zero()` forgets what was counted; `pause()` freezes what is shown while samples go on
+    being counted, until `resume()`; `snapshot()` saves the last minutes as a recording; `stop()`
+    ends the recording process at once.
     """
 
     def __init__(
         self,
         process: SamplerProcess,
+        look: Look,
         *,
         delay: float = 1.0,
-        window: float = 2.0,
-        sort: str = "overhead",
-        modes: Iterable[str] | None = None,
-        entries: int = 20,
+        decay: bool = True,
+        modes: Iterable[str] = MODES,
         duration: float | None = None,
         history: float = 120.0,
         symbols: dict[str, Any] | None = None,
     ) -> None:
-        self._sorted_by = _sort_key(sort)
+        super().__init__(look, delay=delay, decay=decay, modes=modes)
         self.process = process
-        self._delay, self._window, self._entries = delay, window, entries
-        self._modes = list(modes) if modes is not None else None
         self._until = None if duration is None else time.monotonic() + duration
         self._symbols = symbols or {}
-        self._machines: list[Machine] = []
+        self._machines = [Machine.from_json(told) for told in process.options.machines]
         self._machines_due = 0.0
         self._named_size = -1
         self._spaces: AddressSpaces | None = None
         self._symbolizer: Symbolizer | None = None
-        self._lock = threading.Lock()
         self._history = History(history)
         self._end = threading.Event()
-        self._paused = False
-        self._tables: list[Any] = []  # where it is displayed
-        self._buttons: list[Any] = []
+        self._refreshed = time.monotonic()
         self._target = _target_of(process.options)
-        self._modes_now: dict[str, float] = {}
-        self.headline = "waiting for the first samples"  # then perf top's first line
-        self.table = Table({key: np.zeros(0) for key in ("overhead", "samples", *_KEYS)})
         self.error: KvmperfError | None = None
+        self._know(self._vms_of(None))
         self._thread = threading.Thread(target=self._run, name="kvm_top", daemon=True)
         _running.add(self)
         self._thread.start()
@@ -107,37 +101,17 @@ class Top:
 
     @property
     def running(self) -> bool:
-        return self._thread.is_alive()
-
-    @property
-    def paused(self) -> bool:
-        return self._paused
-
-    @property
-    def sort(self) -> str:
-        """What rows are sorted by, one of SORTS; may be set at any time."""
-        return self._sorted_by
-
-    @sort.setter
-    def sort(self, key: str) -> None:
-        self._sorted_by = _sort_key(key)
-        self.table = self._sorted(self.table)
-        self._show()
-
-    def pause(self) -> None:
-        """Freeze the view; samples are still taken."""
-        self._paused = True
-        self._show()
-
-    def resume(self) -> None:
-        self._paused = False
-        self._refresh()
+        return not self._end.is_set()
 
     def stop(self) -> None:
         """End it. The last view stays."""
         self._end.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has ended, after so many seconds at most."""
+        return self._end.wait(seconds)
 
     def snapshot(self, path: str | Path = "perf.data.top") -> Recording:
         """Save the samples of the last minutes as a perf.data and open it; an existing file
@@ -150,40 +124,38 @@ class Top:
         return open_recording(target, **self._symbols)
 
     def watch(self) -> None:
-        """Show it in a terminal until it ends or Ctrl-C."""
-        try:
-            while self.running:
-                if sys.stdout.isatty():
-                    print("\033[H\033[2J", end="")
-                print(self, flush=True)
-                self._end.wait(self._delay)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            self.stop()
+        """Show it in a terminal until it ends or Ctrl-C; the last view stays there."""
+        watch(self)
 
     def __repr__(self) -> str:
         from kvmperf_widgets.top import render_text
 
-        return render_text(self.headline, *self._drawn(), note=self._note())
+        return render_text(self.view())
 
     def _ipython_display_(self) -> None:
-        if not in_notebook():
+        if in_notebook():
+            self._places.add()
+        else:
             self.watch()
-            return
-        from IPython.display import display
 
-        from kvmperf_widgets.controls import top_controls
-
-        if not self._end.is_set():
-            self._buttons.append(display(top_controls(self, SORTS), display_id=True))
-        self._tables.append(display(self._bundle(), raw=True, display_id=True))
-        self._show()  # it may have ended meanwhile
+    def note(self) -> str:
+        """Notices, pause, end, losses."""
+        stats = self.process.stats()
+        said = list(self.process.messages)
+        if stats.lost or stats.dropped:
+            said.append(f"lost {stats.lost:,} records, dropped {stats.dropped:,} bytes")
+        if self.error is not None:
+            said.append(str(self.error))
+        elif self._end.is_set():
+            said.append("stopped")
+        elif self._paused:
+            said.append("paused")
+        return "; ".join(said)
 
     # -- what the thread does
 
     def _run(self) -> None:
-        due = time.monotonic() + self._delay
+        due = time.monotonic() + self.delay
         try:
             while not self._end.is_set():
                 self._read(min(_STEP, max(0.0, due - time.monotonic())))
@@ -191,21 +163,20 @@ class Top:
                 if self._until is not None and now >= self._until:
                     break
                 if now >= due:
-                    due = now + self._delay
-                    if not self._paused:
-                        self._refresh()
+                    due = now + self.delay
+                    self._refresh(now)
         except KvmperfError as error:
             self.error = error
         except Exception as error:  # nobody else would hear of it, and the view would stand still
             self.error = KvmperfError(f"the live view failed: {error!r}", "please report this")
         finally:
-            self._end.set()
             try:
                 self.process.stop()
             except KvmperfError as error:
                 self.error = self.error or error
+            self._end.set()
             _running.discard(self)
-            self._show()
+            self._changed()
 
     def _read(self, seconds: float) -> None:
         fd = self.process.stream
@@ -221,54 +192,53 @@ class Top:
         with self._lock:
             self._history.feed(data, time.monotonic())
 
-    def _refresh(self) -> None:
-        with self._lock:
-            profile, seconds = self._profile()
-        if profile is None:
-            return
-        from kvmperf_magic.profile.report import report
+    def _refresh(self, now: float) -> None:
+        decoded = self._decoded()
+        if decoded is None and not self.refreshes:
+            return  # the first samples are still to come
+        seconds, self._refreshed = now - self._refreshed, now
+        news = News()
+        if decoded is not None:
+            keys = [key for key in self._look.keys if key != "machine"]
+            news = news_of(decoded.profile, decoded.machine_pid, keys, self._shown_modes)
+        self._know(self._vms_of(decoded))
+        self._count(news, self._headline(decoded, seconds))
+
+    def _headline(self, decoded: Decoded | None, seconds: float) -> str:
         from kvmperf_widgets.top import header_line
 
-        chosen = profile.in_modes(self._modes)
-        answer = report(chosen, sort=_KEYS, children=False)
-        self.table = self._sorted(answer.table[: self._entries])
-        counts = np.bincount(profile.mode, minlength=len(MODES))
-        shares = 100 * counts / counts.sum()
-        self._modes_now = dict(zip(MODES, shares.tolist(), strict=True))
+        modes = np.zeros(0, np.uint8) if decoded is None else decoded.profile.mode
+        counts = np.bincount(modes, minlength=len(MODES))
+        shares = 100 * counts / max(len(modes), 1)
         name = self.process.events[0]
         attr = next(e.attr for e in self._history.events if e.name == name)
-        self.headline = header_line(
-            irqs=len(profile) / seconds,
-            modes=self._modes_now,
+        return header_line(
+            irqs=len(modes) / seconds,
+            modes=dict(zip(MODES, shares.tolist(), strict=True)),
             event=", ".join(self.process.events),
             frequency=attr.sample_period if attr.freq else None,
             period=None if attr.freq else attr.sample_period,
             target=self._target,
             cpus=os.cpu_count() or 1,
         )
-        self._show()
 
-    def _sorted(self, table: Table) -> Table:
-        if self._sorted_by == "overhead":
-            return table[np.argsort(-table["overhead"], kind="stable")]
-        return table[np.argsort(table[self._sorted_by].astype(str), kind="stable")]
-
-    def _profile(self) -> tuple[Profile | None, float]:
-        """The named samples of the last `window` seconds, and how many seconds those are."""
+    def _decoded(self) -> Decoded | None:
+        """The samples that came since this was asked the last time, named."""
         history = self._history
-        samples, seconds = history.window(self._window, time.monotonic())
-        if samples is None:
-            return None, seconds
+        samples = history.fresh()
+        if samples is None and not self.refreshes:
+            return None
         sideband = history.sideband
         if self._named_size != history.sideband_size or time.monotonic() >= self._machines_due:
             self._named_size = history.sideband_size
             self._renew(sideband)
+        if samples is None:
+            return None
         assert self._symbolizer is not None
         assert self._spaces is not None
-        decoded = decode(
+        return decode(
             samples, sideband, history.events, self._machines, self._spaces, self._symbolizer
         )
-        return decoded.profile, seconds
 
     def _renew(self, sideband: Sideband) -> None:
         """Maps, names and VMs have changed: see them, and keep the symbols found so far."""
@@ -291,47 +261,23 @@ class Top:
             vm_names=names,
         )
 
-    def _show(self) -> None:
-        for table in self._tables:
-            table.update(self._bundle(), raw=True)
-        while self._end.is_set() and self._buttons:
-            # a saved notebook keeps no widgets: what stays of them is an error message
-            self._buttons.pop().update({"text/plain": "", "text/html": ""}, raw=True)
-
-    def _bundle(self) -> dict[str, str]:
-        from kvmperf_widgets.top import render_html
-
-        drawn = self._drawn()
-        html = render_html(self.headline, *drawn, modes=self._modes_now, note=self._note())
-        return {"text/plain": repr(self), "text/html": html}
-
-    def _drawn(self) -> tuple[list[str], list[list[Any]], int]:
-        table = self.table
-        shown = ["overhead", "samples", *_KEYS]
-        values = [table[name].tolist() for name in shown]
-        at = shown.index("dso")
-        values[at] = [*map(short_dso, values[at])]
-        return shown, values, len(table)
-
-    def _note(self) -> str:
-        """What there is to say besides the table: notices, pause, end, losses."""
-        stats = self.process.stats()
-        said = list(self.process.messages)
-        if stats.lost or stats.dropped:
-            said.append(f"lost {stats.lost:,} records, dropped {stats.dropped:,} bytes")
-        if self.error is not None:
-            said.append(str(self.error))
-        elif self._end.is_set():
-            said.append("stopped")
-        elif self._paused:
-            said.append("paused")
-        return "; ".join(said)
-
-
-def _sort_key(key: str) -> str:
-    if key not in SORTS:
-        raise QueryError(f"no sort key {key!r}", f"one of {', '.join(SORTS)}")
-    return key
+    def _vms_of(self, decoded: Decoded | None) -> dict[int, str]:
+        """The VMs that can have samples, by their VMM's pid, and those that have some now."""
+        wanted = self.process.options.pids
+        found = {
+            machine.pid: machine.name
+            for machine in self._machines
+            if machine.kind == "guest" and machine.accel != "tcg"
+            if not wanted or machine.pid in wanted
+        }
+        if decoded is not None:
+            pids, first = np.unique(decoded.machine_pid, return_index=True)
+            met = zip(pids.tolist(), decoded.profile.machine.take(first).values(), strict=True)
+            new = {pid: name for pid, name in met if pid and pid not in found}
+            if new.keys() - self._names.keys():
+                self._machines_due = 0.0  # it has just started: the next refresh knows its name
+            found |= new
+        return found
 
 
 def _target_of(options: SamplerOptions) -> str:
@@ -356,23 +302,32 @@ def top(
     cpus: Sequence[int] | None = None,
     mmap_pages: int = 128,
     delay: float = 1.0,
-    window: float = 2.0,
+    keys: str | Sequence[str] | None = None,
     sort: str = "overhead",
+    filter: str = "",
     modes: str | Iterable[str] | None = None,
+    hide_kernel: bool = False,
+    hide_user: bool = False,
     entries: int = 20,
+    count_filter: int | None = None,
+    decay: bool = True,
     history: float = 120.0,
     say: Callable[[str], None] = say_on_stderr,
     **symbol_options: Any,
 ) -> Top:
     """A live view of both sides (or of one, with `guest` or `host`), running when it is given.
 
-    A view covers the last `window` seconds and is renewed every `delay`; `history` seconds are
-    kept for `snapshot()`. Targets, events and errors as in `record()`.
+    Every `delay` seconds what was counted fades to 7/8, as in perf top, or without `decay` to
+    nothing, and what came is added. Rows are by `keys` (default: symbol, dso, mode, machine) and
+    sorted by the column `sort`. `history` seconds are kept for `snapshot()`. Targets, events and
+    errors as in `record()`.
     """
     if guest is None and host is None:
         guest = host = True
     SymbolOptions.of(symbol_options)
-    _sort_key(sort)
+    if not delay >= _SHORTEST:
+        raise QueryError(f"a delay of {delay} s is no delay", f"{_SHORTEST} and more can be done")
+    look = Look(sort_keys(keys), sort, filter, None, entries, count_filter)
     options = plan(
         guest=guest,
         host=host,
@@ -386,17 +341,22 @@ def top(
         mmap_pages=mmap_pages,
         say=say,
     )
-    if modes is None and not (options.guest and options.host):
+    if modes is None:
         # software events take no notice of exclude_host: what was not asked for is not shown
-        modes = GUEST_MODES if options.guest else HOST_MODES
+        both = options.guest and options.host
+        modes = MODES if both else GUEST_MODES if options.guest else HOST_MODES
+    hidden = (KERNEL_MODES if hide_kernel else ()) + (USER_MODES if hide_user else ())
+    chosen = [MODES[code] for code in mode_codes([modes] if isinstance(modes, str) else modes)]
+    shown = [mode for mode in chosen if mode not in hidden]
+    if not shown or (hide_kernel and hide_user):
+        raise QueryError(f"nothing is shown of {', '.join(chosen)}", "hide less")
     process = start_sampler(options, say)
     return Top(
         process,
+        look,
         delay=delay,
-        window=window,
-        sort=sort,
-        modes=[modes] if isinstance(modes, str) else modes,
-        entries=entries,
+        decay=decay,
+        modes=shown,
         duration=duration,
         history=history,
         symbols=symbol_options,

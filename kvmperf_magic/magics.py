@@ -113,32 +113,28 @@ class KvmMagics(Magics):
     @magic_arguments()
     @args.options(
         args.RECORD_OPTIONS,
-        argument("-d", "--delay", type=float, default=1.0, metavar="SECONDS", help="refresh"),
-        argument("--window", type=float, default=2.0, metavar="SECONDS", help="what a view covers"),
-        argument("-s", "--sort", metavar="KEY", help="overhead, symbol, dso, mode or machine"),
+        args.TOP_OPTIONS,
         args.MODES_OPTION,
-        argument("-E", "--entries", type=int, default=20, metavar="N", help="rows to show"),
         argument("--duration", type=float, metavar="SECONDS", help="default: until stopped"),
         args.SYMBOL_OPTIONS,
     )
     def kvm_top(self, line: str) -> Top:
-        """What guests and host do now. Other cells can run meanwhile; `.stop()` or the button ends.
+        """What guests and host do now. Other cells can run meanwhile; `.stop()` or its button ends.
 
         %kvm_top                        both sides, all VMs
-        %kvm_top --guest -F 1000        guests only
-        t = %kvm_top                    t.pause(), t.resume(), t.stop(), t.snapshot("perf.data.now")
+        %kvm_top --guest -F 1000 -K     guests only, without their kernels
+        %kvm_top -z -d 5 -s comm,dso    the last 5 seconds, a row a command and DSO
+        t = %kvm_top                    t.filter = "lock"; t.machine = "web1"; t.sort = "samples"
+                                        t.zero(), t.pause(), t.resume(), t.stop(), t.snapshot("f")
         """
         from kvmperf_magic.live import top
 
         given = parse_argstring(self.kvm_top, line)
         return top(
-            delay=given.delay,
-            window=given.window,
-            sort=given.sort or "overhead",
-            modes=args.modes_argument(given),
-            entries=given.entries,
             duration=given.duration,
+            modes=args.modes_argument(given),
             say=print,
+            **args.top_arguments(given),
             **args.record_arguments(given),
         )
 

@@ -17,6 +17,8 @@ HOST_KERNEL, HOST_USER, HYPERVISOR, GUEST_KERNEL, GUEST_USER, UNKNOWN = range(6)
 MODES = ("host-kernel", "host-user", "hypervisor", "guest-kernel", "guest-user", "unknown")
 HOST_MODES = ("host-kernel", "host-user", "hypervisor")
 GUEST_MODES = ("guest-kernel", "guest-user")
+KERNEL_MODES = ("host-kernel", "hypervisor", "guest-kernel")
+USER_MODES = ("host-user", "guest-user")
 
 
 def mode_codes(names: Iterable[str]) -> NDArray[np.uint8]:

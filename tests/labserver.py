@@ -67,9 +67,9 @@ def write(path: Path, cells: Sequence[str]) -> None:
     nbformat.write(book, path)
 
 
-def run(address: str, page: Any, path: Path, cell: str) -> None:
-    """Opens a notebook of this cell and runs it."""
-    write(path, [cell])
+def run(address: str, page: Any, path: Path, *cells: str) -> None:
+    """Opens a notebook of these cells and runs the first."""
+    write(path, cells)
     show(address, page, path)
     page.locator(".jp-Cell .cm-content").first.click()
     page.wait_for_timeout(1000)  # a key right after the click may be lost

@@ -1,7 +1,8 @@
 """A live picture in a page of its own, with a stand-in for the kernel's side of its widget.
 
 What the page's side sets stands in `window.model.state`, what it saves in `window.model.saved`,
-what it asks for in `window.model.asked`.
+what it says in `window.model.asked`. Where the test exposes a function `kernel`, that is the other
+side: it is given each message (and every 50 ms none) and gives the messages that are to come back.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _PAGE = """<!DOCTYPE html><meta charset="utf-8"><title>harmless</title>
 <script type="module">
 const text = (packed) => Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
 const [esm, answers, state] = JSON.parse(new TextDecoder().decode(text("CONTENT")));
+const viewed = (column) => new DataView(text(column).buffer);
 const source = URL.createObjectURL(new Blob([esm], {type: "text/javascript"}));
 const widget = (await import(source)).default;
 const takers = [];
@@ -32,13 +34,20 @@ const model = {
   off: (event, taker) => takers.splice(takers.findIndex(([e, t]) => e === event && t === taker), 1),
   emit: (event, ...told) => takers.filter(([e]) => e === event).forEach(([, t]) => t(...told)),
   asked: [],
-  send: (asked) => setTimeout(() => {
+  send: (asked) => {
     model.asked.push(asked);
+    if (window.kernel) { tell(asked); }
+    if (!answers[asked.type] || window.kernel) { return; }
     const [header, columns] = answers[asked.type];
-    const buffers = columns.map((column) => new DataView(text(column).buffer));
-    model.emit("msg:custom", {...header, ...asked}, buffers);
-  }, 0),
+    setTimeout(() => model.emit("msg:custom", {...header, ...asked}, columns.map(viewed)), 0);
+  },
 };
+async function tell(content) {
+  for (const [told, columns] of await window.kernel(content)) {
+    model.emit("msg:custom", told, columns.map(viewed));
+  }
+}
+if (window.kernel) { setInterval(() => tell(null), 50); }
 window.model = model;
 window.close_it = await widget.render({model, el: document.getElementById("here")});
 document.title += " and ready";

@@ -22,6 +22,19 @@ HEAT_CELL = """%load_ext kvmperf_magic
 from kvmperf_magic import demo
 rec = demo.replay("both")
 %kvm_report rec --heatmap /lock/ --sort symbol"""
+TOP_CELLS = (
+    """%load_ext kvmperf_magic
+from kvmperf_magic import demo
+vm = demo.MicroGuest(vcpus=1, name="web1", phase="search").__enter__()
+top = %kvm_top -F 500 -d 0.25 --guest-elf {demo.guest_elf()}
+top""",
+    """import pathlib, time
+end = time.time() + 40
+while time.time() < end and not pathlib.Path("enough").exists():
+    sum(range(10_000))
+print("no longer", "busy")""",
+    "top.stop(); vm.__exit__(None, None, None)",
+)
 
 
 def test_the_explorer_lives_in_the_page_and_the_picture_in_the_file(
@@ -98,3 +111,50 @@ def test_a_range_dragged_over_the_heat_map_is_what_the_rest_shows(
     assert kinds.count(True) == 2
     assert samples in str(outputs[-1].data["text/plain"])
     assert "widget-view" not in str(outputs)
+
+
+@pytest.mark.kvm
+@pytest.mark.root
+def test_a_live_view_goes_on_beside_a_busy_cell(lab: str, page: Any, tmp_path: Path) -> None:
+    path = tmp_path / "top.ipynb"
+    run(lab, page, path, *TOP_CELLS)
+    rows = page.locator(".kvmp-l tbody tr")
+    rows.first.wait_for()
+    page.wait_for_timeout(2000)
+    assert not page.locator(".kvmp-top").is_visible()  # its place is taken
+    page.locator(".jp-Cell .cm-content").nth(1).click()
+    page.keyboard.press("Control+Enter")
+    busy = page.get_by_text("| Busy")
+    busy.wait_for()
+
+    seen = set()
+    for _ in range(40):
+        seen.add(page.locator(".kvmp-l").text_content())
+        if len(seen) > 3:
+            break
+        page.wait_for_timeout(250)
+    assert len(seen) > 3
+    page.get_by_role("tab", name="web1").click()
+    page.locator(".kvmp-l [aria-selected=true]", has_text="web1").wait_for()
+    rows.first.focus()
+    for key in "ddzf":  # in the notebook's own keys the first two would delete the cell
+        page.keyboard.press(key)
+    page.locator(".kvmp-l button[aria-pressed=true]", has_text="freeze").wait_for()
+    page.keyboard.press("f")
+    page.locator(".kvmp-l tbody", has_text="ext3_test_allocatable").wait_for()
+    assert busy.count()  # all of it was heard beside the other cell
+    assert page.locator(".jp-CodeCell").count() == len(TOP_CELLS)
+    (tmp_path / "enough").touch()
+
+    page.locator(".jp-OutputArea-output", has_text="no longer busy").wait_for()
+    page.locator(".jp-Cell .cm-content").nth(2).click()
+    page.keyboard.press("Control+Enter")
+    page.locator(".kvmp-l", has_text="stopped").wait_for()
+    page.wait_for_timeout(500)
+    data = save(page, path)[-1].data
+    assert set(data) == {"text/html", "text/plain"}
+    for text in data.values():
+        assert all(word in text for word in ("PerfTop:", "only web1", "ext3_test", "stopped"))
+    assert "<svg" in data["text/html"]
+    assert "widget" not in path.read_text()
+    assert path.stat().st_size < 40_000

@@ -101,6 +101,7 @@ def test_pause_freezes_the_view_and_sort_orders_it() -> None:
             assert names == sorted(names)
             top.resume()
             until(lambda: top.table is not frozen, 2)
+            top.sort = "-symbol"
             with pytest.raises(QueryError, match="sort key"):
                 top.sort = "nonsense"
         finally:
@@ -128,6 +129,67 @@ def test_a_snapshot_is_a_recording_that_can_be_diffed(
     assert "of event 'cpu-clock'" in perf("report", "--stdio", "-i", two.path)
     again = two.path
     assert Path(again).exists()
+
+
+def test_rows_are_by_what_is_asked_for_and_hidden_modes_are_not_counted() -> None:
+    with running_guest(1, "keyed", phase="search"):
+        top = started(vm="keyed", delay=0.2, keys="comm,mode", host=True, hide_kernel=True)
+        try:
+            until(lambda: len(top.table), 5)
+            assert top.table.columns == ["overhead", "samples", "comm", "mode"]
+            assert set(top.table["mode"]) <= {"host-user", "guest-user"}
+            assert top.table["comm"][0] == "CPU 0/KVM"
+            assert top.table["overhead"].sum() == pytest.approx(100)
+            assert top.machines == ["all", "host", "keyed"]
+            assert "guest us" in top.headline
+        finally:
+            top.stop()
+
+
+def test_two_vms_of_one_name_are_told_apart_until_one_is_gone() -> None:
+    with running_guest(1, "twin") as one:
+        top = kvm.top(frequency=1000, delay=0.2, guest_elf=demo.guest_elf(), modes="guest")
+        try:
+            until(lambda: "twin" in top.machines, 8)
+            with running_guest(1, "twin") as other:
+                names = [f"twin:{vm.pid}" for vm in (one, other)]
+                until(lambda: set(names) <= set(top.machines), 8)
+                top.machine = names[1]
+                until(lambda: set(top.table["machine"]) == {names[1]}, 5)
+                top.machine = one.pid
+                assert top.machine == names[0]
+                until(lambda: set(top.table["machine"]) == {names[0]}, 5)
+                top.machine = other.pid
+            until(lambda: names[1] not in top.machines, 8)
+            assert top.machine == "all"
+            assert "host" not in top.machines  # only guests are shown
+        finally:
+            top.stop()
+
+
+def test_all_that_is_shown_can_be_set() -> None:
+    with running_guest(1, "set", phase="search"):
+        top = started(vm="set", delay=0.2, decay=False)
+        try:
+            until(lambda: len(top.table) > 2, 5)
+            top.filter = "^ext3_test"
+            assert set(top.table["symbol"]) == {"ext3_test_allocatable"}
+            assert 0 < top.matched < 100
+            assert "/^ext3_test/ matches" in repr(top)
+            with pytest.raises(QueryError, match="regular expression"):
+                top.filter = "("
+            top.filter = ""
+            top.count_filter = 10**6
+            assert len(top.table) == 0
+            top.count_filter = None
+            assert not top.decay
+            top.pause()
+            top.zero()
+            assert len(top.table) == 0
+            top.resume()
+            until(lambda: len(top.table), 3)
+        finally:
+            top.stop()
 
 
 _KERNEL = """

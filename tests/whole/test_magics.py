@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from guest import running_guest
@@ -22,7 +23,7 @@ import sys
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
 shell.run_line_magic("load_ext", "kvmperf_magic")
-heavy = {"plotly", "ipywidgets", "pandas", "polars", "pyarrow", "numpy", "elftools"}
+heavy = {"plotly", "ipywidgets", "rich", "pandas", "polars", "pyarrow", "numpy", "elftools"}
 print(sorted(heavy & set(sys.modules)))
 """
 
@@ -138,6 +139,11 @@ def test_a_semicolon_silences_and_an_assignment_keeps(
         ("kvm_record", "--host --no-such-option", ["--no-such-option"]),
         ("kvm_record", "--host --pid 99999999 --duration 1", ["99999999"]),
         ("kvm_top", "--sort nothing", ["sort key"]),
+        ("kvm_top", "--order nothing", ["sort key"]),
+        ("kvm_top", "--filter (", ["regular expression"]),
+        ("kvm_top", "-K -U", ["nothing is shown", "hide less"]),
+        ("kvm_top", "-d 0", ["no delay"]),
+        ("kvm_top", "-E 0", ["entries"]),
         ("kvm_list", "what", ["no arguments"]),
     ],
 )
@@ -152,6 +158,28 @@ def test_what_is_wrong_is_said_in_one_line(
     assert all(word in said for word in words), said
 
 
+def test_top_takes_perfs_options(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr("kvmperf_magic.live.top", lambda **given: told.update(given))
+    shell.run_line_magic("kvm_top", "")
+    plain = {"delay": 1.0, "keys": None, "sort": "overhead", "filter": "", "entries": 20}
+    plain |= {"count_filter": None, "decay": True, "hide_kernel": False, "hide_user": False}
+    assert {name: told[name] for name in plain} == plain
+    short = "-z -d 5 -s comm,dso -f 3 -E 7 -K -U"
+    long = "--zero --delay 5 --sort comm,dso --count-filter 3 --entries 7"
+    long += " --hide_kernel_symbols --hide_user_symbols"
+    given = {"delay": 5.0, "keys": "comm,dso", "entries": 7, "count_filter": 3, "decay": False}
+    given |= {"hide_kernel": True, "hide_user": True}
+    for line in (short, long):
+        shell.run_line_magic("kvm_top", line)
+        assert {name: told[name] for name in given} == given
+    shell.run_line_magic("kvm_top", "-z --decay --order=-samples --filter lock")
+    assert (told["decay"], told["sort"], told["filter"]) == (True, "-samples", "lock")
+    for quoted in ("'a|b c'", '"a|b c"'):
+        shell.run_line_magic("kvm_top", f"--filter {quoted}")
+        assert told["filter"] == "a|b c"
+
+
 def test_help_shows_the_options_and_examples(
     shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,7 +187,7 @@ def test_help_shows_the_options_and_examples(
         "kvm_record": ["--guest-elf", "--duration", "-F HZ", "%%kvm_record --guest"],
         "kvm_report": ["--sort", "--percent-limit", "p.flamegraph"],
         "kvm_diff": ["--compute", "wdiff", "perf.data.kvm"],
-        "kvm_top": ["--delay", "snapshot"],
+        "kvm_top": ["--delay", "--zero", "-K", "snapshot"],
         "kvm_list": ["vCPU threads"],
     }.items():
         shell.run_cell(f"%{name}?")

@@ -17,7 +17,6 @@ from kvmperf_widgets import DeltaBars, FlameGraph, Page, ShareLine, ShareLines
 from kvmperf_widgets.axis import ticks
 from kvmperf_widgets.text import columns_of
 from kvmperf_widgets.theme import LIGHT, diverging
-from kvmperf_widgets.top import header_line, render_html, render_text
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAN = math.nan
@@ -194,30 +193,6 @@ def test_ticks_are_round_and_within(low: float, span: float) -> None:
     slack = 1e-6 * (abs(low) + span)
     assert all(low - slack <= t <= low + span + slack for t in found)
     assert 0 < len(found) <= 10
-
-
-def test_header_line_is_that_of_perf() -> None:
-    modes = {"host-kernel": 12.0, "hypervisor": 0.5, "guest-kernel": 70.25, "guest-user": 9.0}
-    assert header_line(irqs=827.4, modes=modes, event="cycles", frequency=1000, cpus=16) == (
-        "   PerfTop:     827 irqs/sec  kernel:12.5% us: 0.0% guest kernel:70.2% guest us: 9.0%"
-        " [1000Hz cycles],  (all, 16 CPUs)"
-    )
-    assert header_line(irqs=1, modes={}, event="x", target="target_pid: 7").endswith(
-        "[x],  (target_pid: 7, 1 CPU)"
-    )
-
-
-def test_the_live_table_shows_shares_as_bars() -> None:
-    columns, values = ["overhead", "symbol"], [[75.0, 25.0], ["lock", HOSTILE[0]]]
-    text = render_text("head", columns, values, 2, note="paused", width=60).splitlines()
-    assert text[:4] == ["-" * 60, "head", "paused", "-" * 60]
-    assert text[6].split() == ["75.00", "█" * 12, "lock"]
-    html = render_html("head", columns, values, 2, modes={"guest-kernel": 75, "host-user": 25})
-    root = ET.fromstring(html)
-    cells = [cell.get("style") or "" for cell in root.iter("td")]
-    assert "background-size:75.0% 80%" in cells[0]
-    strip = [e.get("style") or "" for e in root.iter("div") if e.get("title")]
-    assert [style.split(";")[0] for style in strip] == ["width:25.00%", "width:75.00%"]
 
 
 def test_a_page_is_one_file_without_network(tmp_path: Path) -> None:

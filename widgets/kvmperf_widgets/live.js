@@ -54,23 +54,29 @@ function asked(model, type, unpacked, more = {}) {
   });
 }
 
+/* In an output of a cell, whatever the front end: plotly lays copies elsewhere for images. */
+function plotOf(id) {
+  return Array.from(document.querySelectorAll("[class*=output i] .js-plotly-plot")).find(
+    (one) => one.layout && one.layout.meta && one.layout.meta.kvmperf === id);
+}
+
 /* The picture of the same notebook output: what `open` shows (it gives what closes it) stands in
-   its place as long as the widget lives, while what is saved stays the picture. */
-function standIn(model, open) {
+   its place, which `find` finds, as long as the widget lives; what is saved stays the picture. */
+function standIn(model, open, find = plotOf) {
   const id = model.get("picture");
-  let ended = false, end = null;
+  let ended = false, taken = null, end = null;
   const look = async () => {
-    // in an output of a cell, whatever the front end: plotly lays copies elsewhere for images
-    const plot = Array.from(document.querySelectorAll("[class*=output i] .js-plotly-plot")).find(
-      (one) => one.layout && one.layout.meta && one.layout.meta.kvmperf === id && !one.kvmpExplored);
-    if (!plot || ended) { return; }
-    plot.kvmpExplored = true;
+    const place = find(id);
+    if (!place || ended || place === taken) { return; }
+    if (end) { end(); }
+    taken = place;
     const host = document.createElement("div");
     host.style.width = "100%";
-    plot.before(host);
+    place.before(host);
     const close = await open(host);
-    plot.style.display = "none";
-    end = () => { close(); host.remove(); plot.style.display = ""; };
+    if (ended || place !== taken) { close(); host.remove(); return; } // meanwhile
+    place.style.display = "none";
+    end = () => { close(); host.remove(); place.style.display = ""; };
   };
   const watch = new MutationObserver(look);
   if (id) {

@@ -11,6 +11,7 @@ from kvmperf_widgets.axis import ticks
 from kvmperf_widgets.flame_text import terminal_width
 from kvmperf_widgets.picture import Picture
 from kvmperf_widgets.plotly_spec import base_layout, plotly_text
+from kvmperf_widgets.spark import spark
 from kvmperf_widgets.svg import (
     CHARACTER,
     WIDTH,
@@ -26,7 +27,6 @@ from kvmperf_widgets.text import clean, columns_of, fit, pad, percent
 from kvmperf_widgets.theme import Theme, ThemeName, theme_of
 
 PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_BLOCKS = "▁▂▃▄▅▆▇█"
 _TOP, _BOTTOM, _LEFT, _RIGHT = 84, 320, 58, WIDTH - 24
 _SPOT, _LINE = 5.0, 12.0  # of the mark of an extreme the radius, of its label the height
 
@@ -241,7 +241,7 @@ class ShareLines(Picture):
         most = self._top()
         for name, one in zip(names, self.lines, strict=True):
             space = max(8, width - room - columns_of(one.swing()) - 4)
-            lines.append(f"{pad(name, room)}  {_spark(one.share, most, space)}  {one.swing()}")
+            lines.append(f"{pad(name, room)}  {spark(one.share, most, space)}  {one.swing()}")
         if self.time:
             lines.append(f"{pad('', room)}  {self.time[0]:g} s to {self.time[-1]:g} s")
         return "\n".join(lines)
@@ -315,17 +315,3 @@ def _covered(box: _Rectangle, taken: Sequence[_Rectangle]) -> float:
         * max(0.0, min(bottom, other[3]) - max(top, other[1]))
         for other in taken
     )
-
-
-def _spark(values: Sequence[float], most: float, columns: int) -> str:
-    """One block a bucket, or the mean of several where there is no room for all."""
-    groups = max(1, math.ceil(len(values) / columns))
-    blocks = []
-    for i in range(0, len(values), groups):
-        known = [v for v in values[i : i + groups] if math.isfinite(v)]
-        if not known:
-            blocks.append(" ")
-            continue
-        step = sum(known) / len(known) / most * (len(_BLOCKS) - 1)
-        blocks.append(_BLOCKS[min(max(round(step), 0), len(_BLOCKS) - 1)])
-    return "".join(blocks)

@@ -1,17 +1,103 @@
-"""The live table: perf top's header line, the mode shares, a row a symbol."""
+"""A moment of a live view: perf top's header line, the modes over time, a row a symbol.
+
+`TopView` is what the renderers draw: text and HTML here, rich in `top_terminal`, the page in
+`top_widget`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from kvmperf_widgets.flame_text import bar, terminal_width
+from kvmperf_widgets.spark import spark
+from kvmperf_widgets.svg import element
 from kvmperf_widgets.tables import html_table, text_table
 from kvmperf_widgets.text import clean, escape, fit, percent
 from kvmperf_widgets.theme import KINDS, LIGHT, ink_on, mode_colour
 
 SHARE = "overhead"  # the column that gets bars
-_BAR = 16
+TREND = "trend"  # the column that is drawn of TopView.trend, behind SHARE
+_BAR = 12
+_SPARK = 12  # blocks of a trend in text
+
+
+class Tab(NamedTuple):
+    """A machine by the VMM's pid (0 the host, None all machines), and its percentage of all, NaN
+    where that is not known."""
+
+    key: int | None
+    name: str
+    share: float = math.nan
+
+
+@dataclass(frozen=True)
+class TopView:
+    """What a live view shows now. Names are hostile text.
+
+    `trend` holds for each row its percentage in each bucket of `second` seconds, the running one
+    last, NaN where nothing was sampled; `strip` the same for each mode of `KINDS`.
+    `machine` is the key of a tab. `sort` is a column, with a `-` in front the other
+    way round; `found` rows and `matched` percent pass the filters.
+    """
+
+    header: str
+    columns: Sequence[str] = ()
+    values: Sequence[Sequence[Any]] = ()
+    trend: Sequence[Sequence[float]] = ()
+    second: float = 1.0
+    strip: Sequence[Sequence[float]] = ()
+    tabs: Sequence[Tab] = ()
+    machine: int | None = None
+    sort: str = SHARE
+    filter: str = ""
+    matched: float = 100.0
+    found: int = 0
+    count_filter: int | None = None
+    decay: bool = True
+    paused: bool = False
+    running: bool = True
+    note: str = ""
+
+    def now(self) -> dict[str, float]:
+        """The percentages of the modes in the last bucket that has any."""
+        for values in reversed(list(zip(*self.strip, strict=True))):
+            if math.isfinite(values[0]):
+                return dict(zip(KINDS, values, strict=True))
+        return {}
+
+    def chosen(self) -> str:
+        """What is shown of all there is, in words; empty where it is all."""
+        words = [f"only {clean(tab.name, 80)}" for tab in self.tabs if tab.key == self.machine]
+        if self.machine is None:
+            words = []
+        if self.filter:
+            words.append(f"/{clean(self.filter, 80)}/ matches {percent(self.matched)}")
+        if self.count_filter is not None:
+            words.append(f"more than {self.count_filter} samples")
+        if self.sort != SHARE:
+            words.append(f"by {clean(self.sort, 40)}")
+        return ", ".join(words)
+
+    def notes(self) -> list[str]:
+        """Lines under the header."""
+        return [clean(one) for one in (self.chosen(), self.note) if one]
+
+    def drawn(self, blocks: int, last: int = 0) -> tuple[list[str], list[list[Any]]]:
+        """Columns with the trend, of all or the `last` buckets, among them as so many blocks of
+        text."""
+        names, cells = list(self.columns), [list(column) for column in self.values]
+        at = names.index(SHARE) + 1 if SHARE in names else 0
+        names.insert(at, TREND)
+        cells.insert(at, [spark(row[-last:], peak(row) or 1.0, blocks) for row in self.trend])
+        return names, cells
+
+
+def peak(row: Sequence[float]) -> float:
+    """The largest value that is known; 0 without any."""
+    return max((v for v in row if math.isfinite(v)), default=0.0)
 
 
 def header_line(
@@ -40,47 +126,77 @@ def header_line(
     )
 
 
-def render_text(
-    header: str,
-    columns: list[str],
-    values: list[list[Any]],
-    length: int,
-    *,
-    note: str = "",
-    width: int | None = None,
-) -> str:
+def render_text(view: TopView, width: int | None = None) -> str:
     """For a terminal: header between rules, then the table, its shares as bars too."""
     width = terminal_width(width)
     rule = "-" * width
-    names, cells = list(columns), list(values)
-    if SHARE in columns:
-        at = columns.index(SHARE)
+    names, cells = view.drawn(_SPARK)
+    if SHARE in names:
+        at = names.index(SHARE)
         names.insert(at + 1, "")
-        cells.insert(at + 1, [bar((share or 0.0) / 100, _BAR) for share in values[at]])
-    table = [fit(line, width) for line in text_table(names, cells, length).splitlines()]
-    return "\n".join([rule, *filter(None, (header, note)), rule, *table])
+        cells.insert(at + 1, [bar((share or 0.0) / 100, _BAR) for share in cells[at]])
+    table = text_table(names, cells, view.found).splitlines()
+    return "\n".join([rule, view.header, *view.notes(), rule, *(fit(row, width) for row in table)])
 
 
-def render_html(
-    header: str,
-    columns: list[str],
-    values: list[list[Any]],
-    length: int,
-    *,
-    modes: Mapping[str, float] | None = None,
-    note: str = "",
-) -> str:
-    """For a notebook: header, the modes as one stacked strip, the table with share bars."""
+def render_html(view: TopView, mark: str = "") -> str:
+    """For a notebook: header, the modes over time and now, the table with bars and trends.
+
+    Nothing here needs a script; what sanitizers take away is the curve over time alone. `mark`
+    is a class by which the page's side of a widget finds the place.
+    """
     mono = "font:12px/1.5 ui-monospace,Menlo,Consolas,monospace"
     look = f"{mono};margin:0;white-space:pre-wrap;word-break:normal"
-    head = f'<pre style="{look}">{escape(header)}</pre>'
-    parts = [f'<div class="kvmp-top">{head}']
-    if note:
-        parts.append(f'<div style="{mono};opacity:.75">{escape(note)}</div>')
-    if modes is not None:
-        parts.append(_strip(modes))
-    parts.append(html_table(columns, values, length, bars=(SHARE,)))
+    parts = [
+        f'<div class="kvmp-top {escape(mark)}"><pre style="{look}">{escape(view.header)}</pre>',
+        *(f'<div style="{mono};opacity:.75">{escape(one)}</div>' for one in view.notes()),
+        _curve(view),
+        _strip(view.now()),
+    ]
+    names, cells = view.drawn(_SPARK)
+    at = names.index(TREND)
+    cells[at] = [blocks.replace(" ", "\u00a0") for blocks in cells[at]]  # or it would move left
+    parts.append(html_table(names, cells, view.found, bars=(SHARE,)))
     return "".join([*parts, "</div>"])
+
+
+def _curve(view: TopView) -> str:
+    """The modes over time, stacked, the newest at the right."""
+    if not view.strip:
+        return ""
+    reached = [0.0] * len(view.strip[0])
+    paths = []
+    for kind, row in zip(KINDS, view.strip, strict=True):
+        if not peak(row):
+            continue
+        reached = [a + b for a, b in zip(reached, row, strict=True)]
+        colour = mode_colour(kind, LIGHT)
+        paths.append(element("path", {"fill": colour, "d": _area(reached)}))
+    words = f"shares of the modes over the last {_span(len(reached) * view.second)}"
+    attributes: dict[str, str | float] = {
+        "viewBox": f"0 0 {len(reached)} 100",
+        "preserveAspectRatio": "none",
+        "role": "img",
+        "aria-label": words,
+        "style": "display:block;width:100%;max-width:760px;height:56px;margin:4px 0 0;"
+        "background-color:rgba(128,128,128,.12)",
+    }
+    return element("svg", attributes, "".join(reversed(paths)))
+
+
+def _area(heights: Sequence[float]) -> str:
+    """A path from the bottom up to these percentages, a column each; none where it is NaN."""
+    parts, x, up = ["M0 100"], 0, 0
+    for height in [*(round(h) if math.isfinite(h) else 0 for h in heights), 0]:
+        if height != up:
+            parts.append(f"h{x}v{up - height}" if x else f"v{up - height}")
+            x, up = 0, height
+        x += 1
+    return "".join(parts)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 60:.3g} minutes" if seconds >= 120 else f"{seconds:.3g} seconds"
 
 
 def _strip(modes: Mapping[str, float]) -> str:
