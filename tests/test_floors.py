@@ -19,7 +19,7 @@ import kvmperf_widgets
 
 # from the ground up; of folders on one floor none imports another
 FLOORS = (
-    "errors modes parallel numbering frontend files progress tabletext table cache",
+    "errors modes parallel numbering frontend files progress tabletext table cache blob",
     "perfdata symbols",
     "guests sampler",
     "unwinding",

@@ -9,6 +9,7 @@ so that .plt.sec and .plt.got are named too.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -160,12 +161,18 @@ class ElfImage:
     def _first(self, kind: str) -> Section | None:
         return next((s for s in self.sections if s.type == kind and s.size), None)
 
-    def symbols(self, runtime: ElfImage | None = None) -> SymbolTable:
+    def symbols(
+        self, runtime: ElfImage | None = None, sections: Mapping[int, int] | None = None
+    ) -> SymbolTable:
         """Functions, objects and labels by link-time address, PLT entries included.
 
         `runtime` is the file that is mapped where this one only holds its debug data: it gives
-        the PLT. A table that is damaged gives the symbols that can be read.
+        the PLT. A table that is damaged gives the symbols that can be read. `sections`: only
+        symbols of these count, and they count from the address given.
         """
+        if sections is not None:
+            found = self._first("SHT_SYMTAB")
+            return _table([] if found is None else [self._raw(found, sections)])
         tables = [(self, self._first("SHT_SYMTAB")), (self, self._first("SHT_DYNSYM"))]
         if runtime is not None and tables[1][1] is None:
             tables.append((runtime, runtime._first("SHT_DYNSYM")))
@@ -208,8 +215,8 @@ class ElfImage:
             found = self._string_tables[link] = found if found.endswith(b"\0") else found + b"\0"
         return found
 
-    def _raw(self, section: Section) -> _Raw:
-        """The symbols of one table that perf counts."""
+    def _raw(self, section: Section, sections: Mapping[int, int] | None = None) -> _Raw:
+        """The symbols of one table that perf counts; see `symbols()`."""
         records, strings = self._records(section), self._strings(section)
         # SHN_XINDEX and other reserved numbers name no section here
         index = records["section"].astype(np.int64)
@@ -220,6 +227,11 @@ class ElfImage:
         known &= records["name"] < len(strings)
         visible = (records["other"] & 3 != 1) & (records["other"] & 3 != 2)
         here = np.where(known, index, 0)
+        moved = np.zeros(len(self.sections), np.uint64)
+        if sections is not None:
+            chosen = np.zeros(len(self.sections), np.bool_)
+            chosen[list(sections)], moved[list(sections)] = True, list(sections.values())
+            alloc &= chosen
         typed = (kind == _FUNC) | (kind == _GNU_IFUNC) | (kind == _OBJECT)
         label = (kind == _NOTYPE) & visible & coded[here]
         rows = np.flatnonzero(known & alloc[here] & (typed | label))
@@ -228,6 +240,7 @@ class ElfImage:
         stops = np.flatnonzero(np.frombuffer(strings, np.uint8) == 0)
         length = stops[np.searchsorted(stops, name_at)] - name_at
         value = records["value"].astype(np.uint64)
+        value += moved[here[rows]]
         if self.machine == "EM_ARM":
             value[kind[rows] == _FUNC] &= ~np.uint64(1)
         raw = _Raw(
