@@ -18,12 +18,14 @@ from kvmperf_magic.callchains import Callchains
 from kvmperf_magic.decoding import unit_of
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.exporting import Exporting
+from kvmperf_magic.files import write_pieces
 from kvmperf_magic.filters import select
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.lost import Lost
 from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, MODES
 from kvmperf_magic.perfdata.abi import AttrFlag, RecordType
 from kvmperf_magic.perfdata.fields import Fields
+from kvmperf_magic.perfdata.packed import SUFFIX
 from kvmperf_magic.perfdata.reader import Header, read
 from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.perfdata.tracepoints import TracepointFields, fields_of
@@ -48,15 +50,15 @@ if TYPE_CHECKING:
 
 
 def open_recording(path: str | Path, *, cache: bool = True, **symbol_options: Any) -> Recording:
-    """Open a perf.data, perf's or ours.
+    """Open a perf.data, perf's or ours, or what `Recording.save()` wrote.
 
     `cache`: what takes more than half a second to decode is kept beside the file
     (`.NAME.kvmperf-names`, `-stacks`), and used again as long as nothing it came from has changed.
 
     Symbol options: `kallsyms`, `vmlinux`, `symfs`, `guest_kallsyms`, `guest_modules`,
     `guest_vmlinux`, `guest_mount`, `guest_elf` (a path, or {VM name or pid: path}),
-    `guest_symbols="host"`. Raises FileError for what is no perf.data; a damaged file opens up
-    to the damage, which `.lost` then tells.
+    `guest_symbols="host"`, `debuginfod` (True, or URLs). Raises FileError for what is no
+    recording; a damaged perf.data opens up to the damage, which `.lost` then tells.
     """
     return Recording(Source(read(path), SymbolOptions.of(symbol_options), cache=cache))
 
@@ -84,8 +86,8 @@ class Recording(Exporting):
 
     @property
     def name(self) -> str:
-        """The file's name, for titles."""
-        return Path(self.path).name
+        """The file's name when it was recorded, for titles."""
+        return self._source.file.name
 
     @property
     def header(self) -> Header:
@@ -114,6 +116,20 @@ class Recording(Exporting):
         """Where the names of each DSO met so far came from: dso, source, symbols, note. Those of
         callers are met when stacks are first asked for."""
         return self._source.said.sources
+
+    def save(self, path: str | Path, name: str | None = None) -> None:
+        """Write the whole recording with all that names it, but no content of any file, so that
+        it reads the same where none of its binaries are.
+
+        A name that ends in `.kvmperf` gets one compressed file for `open()`; any other a perf.data,
+        which perf reads, too. `name` is what titles call it then, as now where it is not given.
+        Raises FileError where it cannot be written.
+        """
+        carried, file = self._source.carried(), self._source.file
+        if Path(path).name.endswith(SUFFIX):
+            write_pieces(path, file.packed(name or self.name, carried))
+        else:
+            write_pieces(path, file.carrying(carried))
 
     @cached_property
     def profile(self) -> Profile:

@@ -66,6 +66,17 @@ class Jit:
         return np.searchsorted(self.starts, time, side="right").astype(np.int64) - 1
 
 
+def of_recording(maps: Table, *, alive: bool, timed: bool) -> dict[int, Jit]:
+    """The dumps of the processes of a recording, of its MMAP records; see `read()`."""
+    found = {}
+    for pid, path in dumps_in(maps).items():
+        running = alive and Path(f"/proc/{pid}").is_dir()
+        jit = read(path, pid, alive=running, timed=timed)
+        if jit is not None:
+            found[pid] = jit
+    return found
+
+
 def dumps_in(maps: Table) -> dict[int, str]:
     """The dump of each process that mapped one, of a recording's MMAP records."""
     name = maps.column("filename")
