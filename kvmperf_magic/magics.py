@@ -70,7 +70,13 @@ class KvmMagics(Magics):
             help="host stacks: by frame pointer, by a copy of the user stack that is unwound "
             "later (8192 bytes), or by the processor's branch records",
         ),
-        argument("-o", "--output", metavar="FILE", help="perf.data.guest, .host or .kvm (both)"),
+        argument(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="perf.data.guest, .host or .kvm (both); "
+            "NAME.kvmperf is packed with all symbols it needs",
+        ),
         argument("--duration", type=float, metavar="SECONDS", help="default: until Ctrl-C"),
         argument("-q", "--quiet", action="store_true", help="no progress, no notices"),
         args.SYMBOL_OPTIONS,
@@ -176,6 +182,7 @@ class KvmMagics(Magics):
 
         %kvm_report                             the newest recording of this folder
         %kvm_report perf.data.guest
+        %kvm_report web1.kvmperf                what rec.save() wrote, here or elsewhere
         %kvm_report rec --modes guest --sort symbol
         %kvm_report rec --heatmap               and when, by second and the offset within it
         p = %kvm_report perf.data.guest         p.table, p.flamegraph.search("lock")

@@ -55,7 +55,10 @@ class Debuginfod:
             )
         for url in words:
             if not re.match("https?://[^/]", url):
-                raise SymbolError(f"debuginfod: {url!r} is no URL of a server", "as https://HOST/")
+                raise SymbolError(
+                    f"debuginfod: {url!r} is no URL of a server",
+                    "as https://HOST/; --debuginfod stands last, or is --debuginfod=URL",
+                )
         return cls(words)
 
     def find(self, build_id: str, kind: Kind, notes: list[str]) -> Path | None:
