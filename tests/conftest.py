@@ -43,6 +43,7 @@ NEEDS: dict[str, tuple[Callable[[], object], str]] = {
     "chromium": (_which(*browser.NAMES), "no Chromium"),
     "fixtures": (_fixtures, "KVMPERF_FIXTURES names no folder with recordings"),
     "compiler": (_which("cc", "gcc", "clang"), "no C compiler"),
+    "rust": (_which("rustc"), "no rustc"),
 }
 
 
