@@ -194,7 +194,7 @@ def _programs(ksymbols: Table | None) -> KernelSymbols:
     assert isinstance(name, Categorical)
     length = ksymbols["len"].astype(np.uint64)
     kept = ~ksymbols["unregister"] & (ksymbols["type"] == _KSYMBOL_BPF)
-    rows = np.flatnonzero(kept & (length > 0) & (ksymbols["addr"] < np.uint64(2**64) - length))
+    rows = np.flatnonzero(kept & (length > 0) & (length <= ~ksymbols["addr"]))
     start, last = np.unique(ksymbols["addr"][rows][::-1], return_index=True)
     rows = rows[::-1][last]
     if not len(rows):

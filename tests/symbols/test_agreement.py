@@ -107,12 +107,8 @@ def recorded(folder: Path, perf: Callable[..., str]) -> Path:
     """One recording of them all, one after the other."""
     script = f"./cplusplus; {trampolined()} -X perf -S work.py; ./jit {folder}"
     how = ["-q", "-k", "mono", "-e", "cpu-clock", "-F", "5000", "--buildid-mmap"]
-    where = os.getcwd()
-    os.chdir(folder)
-    try:
-        perf("record", *how, "-o", "perf.data", "--", "sh", "-c", script)
-    finally:
-        os.chdir(where)
+    script = f"cd {folder}; {script}"
+    perf("record", *how, "-o", folder / "perf.data", "--", "sh", "-c", script)
     perf("inject", "--jit", "-i", folder / "perf.data", "-o", folder / "injected.data")
     return folder
 
