@@ -3,7 +3,7 @@
 Layout: MAGIC, u64 length of the directory, its BLAKE2 digest (16 bytes), directory (JSON), then
 blocks, one behind the other. The directory tells the recording's name and of each member (`data`,
 `data.N` of a recorder's threads, `symbols`) its size and its blocks: bytes here, bytes unpacked,
-CRC-32 of these. A block is deflated, or as it is where that makes it no smaller.
+CRC-32 of those here. A block is deflated, or as it is where that makes it no smaller.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def pack(name: str, members: Mapping[str, Buffer]) -> Iterable[bytes]:
             "name": member,
             "size": len(view),
             "blocks": [
-                [len(piece), len(raw), zlib.crc32(raw)]
+                [len(piece), len(raw), zlib.crc32(piece)]
                 for piece, raw in zip(made[member], _pieces(view), strict=True)
             ],
         }
@@ -122,12 +122,15 @@ class _Member:
         def work(which: slice) -> None:
             block = self.blocks[which.start]
             small = view[block.at : block.at + block.small]
+            if zlib.crc32(small) != block.crc:
+                raise _damaged(path, block.at, f"a block of {self.name!r} is not what was saved")
             try:
                 raw = bytes(small) if block.small == block.size else _inflated(small, block.size)
             except zlib.error as error:
                 raise _damaged(path, block.at, f"a block of {self.name!r}: {error}") from None
-            if len(raw) != block.size or zlib.crc32(raw) != block.crc:
-                raise _damaged(path, block.at, f"a block of {self.name!r} is not what was saved")
+            if len(raw) != block.size:
+                what = f"a block of {self.name!r} unpacks to {len(raw)} bytes, not {block.size}"
+                raise _damaged(path, block.at, what)
             room[block.to : block.to + block.size] = raw
 
         blocks(work, len(self.blocks), size=1)

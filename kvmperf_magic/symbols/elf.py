@@ -30,6 +30,7 @@ _NOTYPE, _OBJECT, _FUNC, _GNU_IFUNC = 0, 1, 2, 10
 _LOCAL, _WEAK = 0, 2
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
 _SHF_ALLOC = 2
+_LAST = 2**64 - 1
 _R_X86_64_GLOB_DAT, _R_X86_64_JUMP_SLOT, _R_X86_64_IRELATIVE = 6, 7, 37
 
 
@@ -47,14 +48,14 @@ class Segments:
         """The link-time address of each file offset; an offset outside stays as it is."""
         result = offset.copy()
         done = np.zeros(len(offset), np.bool_)
-        for i in range(len(self.offset)):
+        places = zip(self.offset.tolist(), self.file_size.tolist(), self.address, strict=True)
+        for begin, size, address in places:
+            end = min(begin + size, _LAST)
             # mmap works in pages, so the pages around a segment come along with it
-            first = self.offset[i] & ~np.uint64(4095)
-            last = (self.offset[i] + self.file_size[i] + np.uint64(4095)) & ~np.uint64(4095)
-            exact = (offset >= self.offset[i]) & (offset < self.offset[i] + self.file_size[i])
-            near = ~done & (offset >= first) & (offset < last)
+            exact = (offset >= begin) & (offset < end)
+            near = ~done & (offset >= begin & ~4095) & (offset < min(end + 4095 & ~4095, _LAST))
             here = exact | near
-            result[here] = offset[here] - self.offset[i] + self.address[i]
+            result[here] = offset[here] - np.uint64(begin) + address
             done |= exact
         return result
 
@@ -62,9 +63,8 @@ class Segments:
         """Whether each link-time address lies in an executable segment."""
         found = np.zeros(len(address), np.bool_)
         for i in np.flatnonzero(self.executable):
-            found |= (address >= self.address[i]) & (
-                address < self.address[i] + self.memory_size[i]
-            )
+            begin, size = int(self.address[i]), int(self.memory_size[i])
+            found |= (address >= begin) & (address < min(begin + size, _LAST))
         return found
 
 
