@@ -159,8 +159,10 @@ class KvmMagics(Magics):
             "--sort",
             metavar="KEYS",
             default="comm,dso,symbol",
-            help="of comm,pid,tid,cpu,dso,symbol,mode,machine,vcpu,event (default: %(default)s)",
+            help="of comm,pid,tid,cpu,dso,symbol,mode,machine,vcpu,event,srcline "
+            "(default: %(default)s)",
         ),
+        argument("--inline", action="store_true", help="what was inlined as frames of its own"),
         argument("--no-children", action="store_true", help="sort by self, not with children"),
         argument("--percent-limit", type=float, default=0.0, metavar="PERCENT", help="hide below"),
         argument(
@@ -197,6 +199,7 @@ class KvmMagics(Magics):
             modes=args.modes_argument(given),
             event=given.event,
             heatmap=given.heatmap,
+            inline=given.inline,
             order="self" if given.no_children else "children",
             percent_limit=given.percent_limit,
         )

@@ -5,6 +5,7 @@ Opening reads the file's columns; names are worked out when first asked for, onc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_magic.callchains import Callchains
-from kvmperf_magic.decoding import unit_of
+from kvmperf_magic.decoding import Decoded, unit_of
+from kvmperf_magic.describing import events_table, records_table, summary_table
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.exporting import Exporting
 from kvmperf_magic.files import write_pieces
@@ -23,13 +25,13 @@ from kvmperf_magic.filters import select
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.lost import Lost
 from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, MODES
-from kvmperf_magic.perfdata.abi import AttrFlag, RecordType
+from kvmperf_magic.perfdata.abi import RecordType
 from kvmperf_magic.perfdata.fields import Fields
 from kvmperf_magic.perfdata.packed import SUFFIX
 from kvmperf_magic.perfdata.reader import Header, read
 from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.perfdata.tracepoints import TracepointFields, fields_of
-from kvmperf_magic.profile.groups import group, sums, whole_numbers
+from kvmperf_magic.profile.groups import group
 from kvmperf_magic.source import Source
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.table import Categorical, Column, Table
@@ -75,9 +77,29 @@ def newest() -> Path:
 class Recording(Exporting):
     """One perf.data opened for analysis. `filter()` gives a view; nothing is decoded again."""
 
-    def __init__(self, source: Source, mask: NDArray[np.bool_] | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        mask: NDArray[np.bool_] | None = None,
+        inline: bool | None = None,
+    ) -> None:
         self._source = source
         self._mask = mask
+        self._inline = inline
+
+    @property
+    def _decoded(self) -> Decoded:
+        return self._source.decoded if self._inline is None else self._source.lined(self._inline)
+
+    def with_lines(self, *, inline: bool = False) -> Recording:
+        """This view with the source line of every frame; `inline`: what the compiler inlined is a
+        frame of its own, `NAME (inlined)`. Needs symbolic (extra `dwarf`) and debug data."""
+        return Recording(self._source, self._mask, inline)
+
+    def lines(self, symbol: str, **options: Any) -> ReportView:
+        """Which lines of a function (its exact name) the time went to."""
+        view = self.filter(symbol=f"^{re.escape(symbol)}$")
+        return view.report(sort="srcline", children=False, **options)
 
     @property
     def path(self) -> str:
@@ -134,7 +156,7 @@ class Recording(Exporting):
     @cached_property
     def profile(self) -> Profile:
         """The samples of this view with their names: what every answer is computed from."""
-        whole = self._source.decoded.profile
+        whole = self._decoded.profile
         if self._mask is None:
             return whole
         there = (self.events["samples"] > 0).tolist()
@@ -150,25 +172,10 @@ class Recording(Exporting):
     def events(self) -> Table:
         """One row an event: name type config period frequency exclude_host exclude_guest samples
         periods (their sum)."""
-        events = self._source.file.events
         index, period = self._source.weights
         if self._mask is not None:
             index, period = index[self._mask], period[self._mask]
-        attrs = [event.attr for event in events]
-        periods = sums(index, period.astype(np.float64), len(events))
-        return Table(
-            {
-                "name": _strings([event.name for event in events]),
-                "type": np.array([a.type for a in attrs], dtype=np.uint32),
-                "config": np.array([a.config for a in attrs], dtype=np.uint64),
-                "period": np.array([0 if a.freq else a.sample_period for a in attrs], np.uint64),
-                "frequency": np.array([a.sample_period if a.freq else 0 for a in attrs], np.uint64),
-                "exclude_host": np.array([a.has(AttrFlag.EXCLUDE_HOST) for a in attrs], np.bool_),
-                "exclude_guest": np.array([a.has(AttrFlag.EXCLUDE_GUEST) for a in attrs], np.bool_),
-                "samples": np.bincount(index, minlength=len(events)),
-                "periods": whole_numbers(periods).astype(np.uint64),
-            }
-        )
+        return events_table(self._source.file.events, index, period)
 
     @cached_property
     def lost(self) -> Lost:
@@ -238,17 +245,7 @@ class Recording(Exporting):
         """The records of the whole file: type (number), name (of unknown ones the number), count,
         bytes (in whole words)."""
         file = self._source.file
-        types = sorted(file.counts)
-        known = {kind.value: kind.name for kind in RecordType}
-        sizes = file.sideband.sizes
-        return Table(
-            {
-                "type": np.array(types, np.uint32),
-                "name": _strings([known.get(kind, str(kind)) for kind in types]),
-                "count": np.array([file.counts[kind] for kind in types], np.int64),
-                "bytes": np.array([sizes.get(kind, 0) for kind in types], np.int64),
-            }
-        )
+        return records_table(file.counts, file.sideband.sizes)
 
     @cached_property
     def _tracepoint(self) -> TracepointFields | None:
@@ -260,13 +257,13 @@ class Recording(Exporting):
     @cached_property
     def callchains(self) -> Callchains:
         """The frames of every sample, leaf first, each with its own mode and name."""
-        decoded, profile = self._source.decoded, self.profile
+        decoded, profile = self._decoded, self.profile
         return Callchains.of(profile, decoded.frame_ip, decoded.frame_mode)
 
     def stack_chains(self) -> Callchains:
         """The frames of one sample for each stack of the view, in the order of
         `profile.groups.group(profile.stack)`: what formats that store a stack once are made of."""
-        decoded, rows = self._source.decoded, group(self.profile.stack).row
+        decoded, rows = self._decoded, group(self.profile.stack).row
         return Callchains.of(self.profile.select(rows), decoded.frame_ip, decoded.frame_mode)
 
     def filter(
@@ -291,7 +288,7 @@ class Recording(Exporting):
         `symbol`, `dso`: regular expressions searched for. Raises QueryError for what cannot be.
         """
         mask = select(
-            self._source.decoded,
+            self._decoded,
             self.path,
             modes=modes,
             numbers={"pid": pid, "tid": tid, "cpu": cpu, "vcpu": vcpu},
@@ -300,7 +297,8 @@ class Recording(Exporting):
             time=time,
             event=event,
         )
-        return Recording(self._source, mask if self._mask is None else mask & self._mask)
+        mask = mask if self._mask is None else mask & self._mask
+        return Recording(self._source, mask, self._inline)
 
     def answerable(
         self, modes: str | Iterable[str] | None = None, event: str | None = None
@@ -325,16 +323,20 @@ class Recording(Exporting):
         modes: str | Iterable[str] | None = None,
         event: str | None = None,
         heatmap: str | bool = False,
+        inline: bool = False,
         **options: Any,
     ) -> ReportView:
-        """Overhead by any of comm pid tid cpu dso symbol mode machine vcpu event, self and with
-        children; `options` are those of `profile.report.report`. Displays with a flame graph, and
-        with a heat map of all samples (`heatmap=True`) or of a symbol's share."""
+        """Overhead by any of comm pid tid cpu dso symbol mode machine vcpu event srcline, self and
+        with children; `options` are those of `profile.report.report`. Displays with a flame graph,
+        and with a heat map of all samples (`heatmap=True`) or of a symbol's share. `inline`: see
+        `with_lines()`."""
         from kvmperf_magic.answers import ReportView
         from kvmperf_magic.profile.report import report
 
         keys = tuple(k.strip() for k in sort.split(",")) if isinstance(sort, str) else tuple(sort)
         view = self.answerable(modes, event)
+        if inline or ("srcline" in keys and self._inline is None):
+            view = view.with_lines(inline=inline)
         symbol = None if heatmap is True else heatmap
         shown = self.heatmap(symbol, modes, event) if symbol is not False else None
         return ReportView(view, partial(report, sort=keys, **options), shown)
@@ -343,12 +345,15 @@ class Recording(Exporting):
         self,
         modes: str | Iterable[str] | None = None,
         event: str | None = None,
+        inline: bool = False,
         **options: Any,
     ) -> FlameGraph:
-        """The call tree as a picture: guests as VM -> vCPU -> [guest kernel] -> frames."""
+        """The call tree as a picture: guests as VM -> vCPU -> [guest kernel] -> frames. `inline`:
+        see `with_lines()`."""
         from kvmperf_magic.answers import flamegraph
 
-        return flamegraph(self.answerable(modes, event), **options)
+        view = self.answerable(modes, event)
+        return flamegraph(view.with_lines(inline=True) if inline else view, **options)
 
     def timeline(
         self,
@@ -380,24 +385,7 @@ class Recording(Exporting):
 
     def summary(self) -> Table:
         """What is in it, a line each."""
-        p = self.profile
-        weights = np.bincount(p.mode, p.period, len(MODES))
-        total = weights.sum() or 1
-        shares = [f"{MODES[m]} {weights[m] / total:.1%}" for m in np.flatnonzero(weights)]
-        pids = np.unique(p.machine.codes)
-        unnamed = p.period[p.symbol.where("[unknown]".__eq__)].sum() / total
-        lines = {
-            "file": self.name,
-            "recorded on": " ".join(filter(None, (self.header.hostname, self.header.os_release))),
-            "events": ", ".join(self.events["name"][self.events["samples"] > 0]),
-            "samples": f"{len(p.time):,} in {self.duration:.2f} s",
-            "modes": ", ".join(shares),
-            "machines": ", ".join(p.machine.categories[i] for i in pids),
-            "named": f"{1 - unnamed:.1%} of the weight",
-            "complete": str(self.lost),
-        }
-        lines |= {f"warning {i}": w for i, w in enumerate(self.warnings, 1)}
-        return Table({"what": _strings(list(lines)), "value": _strings(list(lines.values()))})
+        return summary_table(self)
 
     @property
     def duration(self) -> float:
@@ -413,7 +401,3 @@ class Recording(Exporting):
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
-
-
-def _strings(values: Sequence[str]) -> Categorical:
-    return Categorical(np.arange(len(values), dtype=np.int32), list(values))

@@ -39,6 +39,7 @@ class Source:
         self.options = options
         self._memory = Memory(file, options, self._decoded_said) if cache else None
         self._stack_warnings: list[str] = []
+        self._lined: dict[bool, Decoded] = {}
         self._carried_warnings: list[str] = []
         if file.is_packed:
             _ = self.keeping  # what is wrong with it is told at once
@@ -143,6 +144,13 @@ class Source:
         if self._memory and clock.perf_counter() - start > _WORTH_KEEPING:
             return self._memory.keep(decoded)
         return decoded
+
+    def lined(self, inline: bool) -> Decoded:
+        """`decoded` with source lines, and with inlined functions as frames if `inline`."""
+        if inline not in self._lined:
+            fresh = self._decode() if self._remembered is not None else self.decoded
+            self._lined[inline] = fresh.lined(inline=inline)
+        return self._lined[inline]
 
     @property
     def weights(self) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:

@@ -181,7 +181,8 @@ class ElfImage:
             parts.append((runtime or self)._plt())
         return _table(parts)
 
-    def _records(self, section: Section) -> NDArray[Any]:
+    def records(self, section: Section) -> NDArray[Any]:
+        """A symbol table as it stands: name, value, size, info, other, section."""
         o = "<" if self.little else ">"
         if self.is_64:
             fields = [
@@ -217,7 +218,7 @@ class ElfImage:
 
     def _raw(self, section: Section, sections: Mapping[int, int] | None = None) -> _Raw:
         """The symbols of one table that perf counts; see `symbols()`."""
-        records, strings = self._records(section), self._strings(section)
+        records, strings = self.records(section), self._strings(section)
         # SHN_XINDEX and other reserved numbers name no section here
         index = records["section"].astype(np.int64)
         alloc = np.array([bool(s.flags & _SHF_ALLOC) for s in self.sections])
@@ -264,7 +265,7 @@ class ElfImage:
             return _Raw.named([], [], b"", [])
         dtype = np.dtype([("offset", "<u8"), ("type", "<u4"), ("symbol", "<u4"), ("addend", "<i8")])
         slots: dict[int, str] = {}
-        records, strings = self._records(dynsym), self._strings(dynsym)
+        records, strings = self.records(dynsym), self._strings(dynsym)
         for section in filter(None, map(self.section, (".rela.plt", ".rela.dyn"))):
             data = self.content(section)
             relocations = np.frombuffer(data, dtype, count=len(data) // dtype.itemsize)

@@ -78,6 +78,15 @@ def find(
     return Found(runtime, runtime, "; ".join(notes))
 
 
+def debug_file(image: ElfImage, server: Debuginfod | None = None) -> ElfImage | None:
+    """The file with the debug data of one that has none."""
+    notes: list[str] = []
+    found = _debug_file(Path(image.path), image, image.build_id, notes)
+    if found is None and server is not None and image.build_id:
+        found = _fetched(server, image.build_id, "debuginfo", notes)
+    return found
+
+
 def _fetched(server: Debuginfod, build_id: str, kind: Kind, notes: list[str]) -> ElfImage | None:
     path = server.find(build_id, kind, notes)
     if path is None:

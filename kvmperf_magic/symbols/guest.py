@@ -25,6 +25,7 @@ from kvmperf_magic.symbols.kernel import (
     dso_numbers,
     kernel_maps,
 )
+from kvmperf_magic.symbols.lines import Lines, Located
 from kvmperf_magic.symbols.names import NamedTable, NameList
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.slide import Fit
@@ -87,6 +88,7 @@ class Guest:
         self._maps = maps
         self._kernel: NamedTable | None = None
         self.kernel = KernelSymbols(None, "", "")
+        self._lines: Lines | None = None
         self._kept = keeping.kernel(pid) if keeping else None
         self._kept_program = keeping.program(pid) if keeping else None
         if self._kept is not None:
@@ -213,6 +215,15 @@ class Guest:
             dso[inside] = self._names.number(path)
             symbol[inside] = named.numbers(named.table.find(address[inside]))
         return symbol, dso, inside
+
+    def locate(self, address: NDArray[np.uint64], located: Located) -> None:
+        """The source lines of what runs the guest's own program."""
+        if self._elf is not None and self._kept_program is None:
+            segments, _, path, _ = self._elf
+            rows = np.flatnonzero(segments.runs(address))
+            if self._lines is None:
+                self._lines = Lines(ElfImage(path), readable=self._options.demangle)
+            located.put(rows, self._lines, address[rows])
 
     def resolve_kernel(
         self, address: NDArray[np.uint64]

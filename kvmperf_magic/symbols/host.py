@@ -17,7 +17,9 @@ from kvmperf_magic.symbols.kernel import (
     KernelSymbols,
     dso_numbers,
     host_symbols,
+    vmlinux,
 )
+from kvmperf_magic.symbols.lines import Lines, Located
 from kvmperf_magic.symbols.names import NamedTable, NameList
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.symboltable import NO_SYMBOLS, SymbolTable
@@ -58,6 +60,7 @@ class HostKernel:
         self._same_boot = same_boot
         self._os_release = os_release
         self._directory = kernel_directory
+        self._lines: dict[str, tuple[Lines, int] | None] = {}
         self._parts: dict[str, tuple[NamedTable | None, KernelSymbols]] = {}
 
     @cached_property
@@ -111,6 +114,44 @@ class HostKernel:
             dso[lost[found >= 0]] = self._names.number(BPF)
         return symbol, dso
 
+    def locate(self, address: NDArray[np.uint64], located: Located) -> None:
+        """The source lines of each address, by the image's vmlinux and the modules' .ko."""
+        if self._keeping is not None:
+            return
+        where = self._maps.find(address)
+        for one in np.unique(where[where >= 0]).tolist():
+            rows = np.flatnonzero(where == one)
+            found = self._lines_of(one)
+            if found is not None:
+                lines, delta = found
+                located.put(rows, lines, address[rows] - np.uint64(delta % 2**64))
+
+    def _lines_of(self, which: int) -> tuple[Lines, int] | None:
+        """The lines of a map, and how far it lies from where its file has it."""
+        name = self._maps.names[which]
+        if name not in self._lines:
+            self._lines[name] = self._image_lines() if name == HOST_IMAGE else self._ko(which)
+        return self._lines[name]
+
+    def _image_lines(self) -> tuple[Lines, int] | None:
+        image = vmlinux(
+            self._options,
+            build_id=self._build_ids.get(HOST_IMAGE, ""),
+            os_release=self._os_release,
+            server=self._server,
+        )
+        if image is None:
+            return None
+        slide = self._maps.slide_of(image.symbols())
+        return Lines(image, readable=self._options.demangle), slide or 0
+
+    def _ko(self, which: int) -> tuple[Lines, int] | None:
+        file = self._module_file(which)
+        if file.image is None:
+            return None
+        lines = Lines(file.image, readable=self._options.demangle)
+        return lines, int(self._maps.start[which])
+
     def _module(self, which: int) -> tuple[NamedTable | None, KernelSymbols]:
         """The names of a module that the image's symbols do not know, from its own file."""
         name = self._maps.names[which]
@@ -127,17 +168,20 @@ class HostKernel:
         return KernelSymbols(kept.table, kept.source, kept.note, kept.count)
 
     def _read_module(self, which: int) -> KernelSymbols:
-        name, recorded = self._maps.names[which], self._maps.files[which]
-        build_id = self._build_ids.get(recorded, self._build_ids.get(name, ""))
-        file = modules.find(recorded, build_id, self._os_release, self._options.symfs)
+        file = self._module_file(which)
         if file.image is None:
             return KernelSymbols(None, "", file.note)
-        plain, base = name.strip("[]"), int(self._maps.start[which])
+        plain, base = self._maps.names[which].strip("[]"), int(self._maps.start[which])
         try:
             table = modules.symbols(file.image, plain, base)
         except (ValueError, IndexError) as error:
             return KernelSymbols(None, file.path, f"damaged symbol table: {error}")
         return KernelSymbols(table, file.path, file.note)
+
+    def _module_file(self, which: int) -> modules.ModuleFile:
+        name, recorded = self._maps.names[which], self._maps.files[which] or self._maps.names[which]
+        build_id = self._build_ids.get(recorded, self._build_ids.get(name, ""))
+        return modules.find(recorded, build_id, self._os_release, self._options.symfs)
 
     @property
     def _bpf(self) -> tuple[NamedTable | None, KernelSymbols]:

@@ -21,6 +21,7 @@ from kvmperf_magic.symbols.debuginfod import Debuginfod
 from kvmperf_magic.symbols.elf import ElfImage, Segments
 from kvmperf_magic.symbols.jitdump import Jit
 from kvmperf_magic.symbols.kept import JITTED, USER, Keeping, Kept
+from kvmperf_magic.symbols.lines import Lines, Located, has_lines
 from kvmperf_magic.symbols.names import NamedTable, NameList
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.spaces import AddressSpaces
@@ -67,6 +68,7 @@ class Images:
         self._same_boot = same_boot
         self._images: dict[tuple[str, str, int], Image] = {}
         self._users: dict[tuple[str, str, int], set[int]] = {}
+        self._lines: dict[str, Lines] = {}
         self._generations: dict[tuple[int, int], NamedTable] = {}
 
     def update(self, spaces: AddressSpaces, mmap: Table) -> None:
@@ -118,6 +120,20 @@ class Images:
             if image.segments is not None:
                 address = image.segments.addresses(offset[rows])
             yield rows, name, pid if anonymous else 0, image, address
+
+    def locate(self, epoch: NDArray[np.int32], ip: NDArray[np.uint64], located: Located) -> None:
+        """The source lines of each address."""
+        for rows, _, _, image, address in self.places(epoch, ip):
+            if image.elf is not None:
+                located.put(rows, self._lines_of(image.elf), address)
+
+    def _lines_of(self, elf: ElfImage) -> Lines:
+        found = self._lines.get(elf.path)
+        if found is None:
+            if not has_lines(elf) and not elf.in_memory:
+                elf = files.debug_file(elf, self._server) or elf
+            found = self._lines[elf.path] = Lines(elf, readable=self._options.demangle)
+        return found
 
     def _jitted(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -223,6 +224,22 @@ def host_symbols(
             found.table, found.source, "; ".join(n for n in (found.note, *refused) if n)
         )
     return KernelSymbols(None, "", "; ".join(refused) or "no symbols of the recorded kernel here")
+
+
+def vmlinux(
+    options: SymbolOptions, *, build_id: str, os_release: str | None, server: Debuginfod | None
+) -> ElfImage | None:
+    """The host kernel's ELF file: the one that was named, or one of its build."""
+    if options.vmlinux is not None:
+        image = ElfImage(options.vmlinux)
+        return image if buildid.same(build_id, image.build_id) else None
+    for path in _unnamed(build_id, False, os_release, None, server, []):
+        if path.name != "kallsyms" and build_id:
+            with suppress(KvmperfError):
+                image = ElfImage(path)
+                if image.build_id and buildid.same(build_id, image.build_id):
+                    return image
+    return None
 
 
 def _placed(table: SymbolTable, source: str, maps: KernelMaps) -> KernelSymbols:

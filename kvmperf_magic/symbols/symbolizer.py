@@ -17,6 +17,7 @@ from kvmperf_magic.symbols.images import Images
 from kvmperf_magic.symbols.jitdump import Jit
 from kvmperf_magic.symbols.kept import Keeping, Kept
 from kvmperf_magic.symbols.kernel import KernelSymbols, recorded_maps
+from kvmperf_magic.symbols.lines import Located
 from kvmperf_magic.symbols.names import NameList
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.spaces import AddressSpaces
@@ -131,6 +132,31 @@ class Symbolizer:
             if len(rows):
                 symbol[rows], dso[rows] = one.resolve_user(ip[rows])
         return Resolved(self._names.categorical(symbol), self._names.categorical(dso))
+
+    def locate(
+        self,
+        epoch: NDArray[np.int32],
+        pid: NDArray[np.int32],
+        mode: NDArray[np.uint8],
+        ip: NDArray[np.uint64],
+    ) -> Located:
+        """The source lines of each row, and what was inlined there; rows as of `resolve()`.
+
+        Raises:
+            LibraryError: symbolic is not installed.
+        """
+        located = Located(len(ip))
+        kernel = np.flatnonzero(mode == HOST_KERNEL)
+        if len(kernel):
+            self._host.locate(ip[kernel], located.at(kernel))
+        user = np.flatnonzero(mode == HOST_USER)
+        if len(user):
+            self._images.locate(epoch[user], ip[user], located.at(user))
+        guest = (mode == GUEST_KERNEL) | (mode == GUEST_USER)
+        for vm in np.unique(pid[guest]).tolist():
+            rows = np.flatnonzero(guest & (pid == vm))
+            self._guest(vm).locate(ip[rows], located.at(rows))
+        return located
 
     @property
     def warnings(self) -> list[str]:

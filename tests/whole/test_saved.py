@@ -106,6 +106,7 @@ def test_the_same_report_byte_for_byte_without_the_binaries(
     # no content of any file is in there: only names that samples hit
     assert (tmp_path / "work.kvmperf").stat().st_size < 2 * recorded.stat().st_size
     packed = kvm.open(tmp_path / "work.kvmperf", cache=False)
+    assert packed.to_folded(modes=("host", "guest")) == here["folded"]
     assert packed.symbols["symbols"].tolist() == recording.symbols["symbols"].tolist()
     names = bytes(read(tmp_path / "work.kvmperf").symbols or b"")
     assert b"_ZN2ns1SIlE4work" in names
