@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kvmperf_magic.errors import missing
 from kvmperf_magic.symbols.demangle import demangle
 from kvmperf_magic.symbols.elf import ElfImage
-from kvmperf_magic.symbols.relocate import relocated
+from kvmperf_magic.symbols.relocate import START, relocated
 
 NOWHERE = "??:0"  # as addr2line says where there is no line
 
@@ -42,19 +42,19 @@ class Lines:
             self.note = f"{image.path} has no lines"
             return
         try:
-            if image.relocatable:
-                archive = Archive.from_bytes(relocated(image))
-            elif image.in_memory:
-                archive = Archive.from_bytes(image.whole())
+            if image.relocatable or image.in_memory:
+                # from_bytes() copies nothing: the bytes have to stay as long as it is read
+                raw = relocated(image) if image.relocatable else image.whole()
+                archive = Archive.from_bytes(raw)
             else:
                 archive = Archive.open(image.path)
-                # its addresses count from where the first segment lies
-                self._base = int(image.segments.address.min(initial=2**63))
-                self._base = 0 if self._base == 2**63 else self._base
+            # its addresses count from where the first segment lies
+            first = image.segments.address[:1].tolist()
+            self._base = -START if image.relocatable else sum(first)
             (found,) = archive.iter_objects()
             self._cache = found.make_symcache()
         except Exception as error:  # whatever a library says of a damaged file
-            self.note = f"{image.path}: its lines cannot be read: {str(error).splitlines()[0]}"
+            self.note = f"{image.path}: its lines cannot be read: {' '.join(str(error).split())}"
 
     def at(self, address: int) -> tuple[Place, ...]:
         """The place of a link-time address, the outermost first: the symbol itself, then what was

@@ -1,7 +1,8 @@
 """A relocatable ELF file (a kernel module) with the addresses in its debug data filled in.
 
-Executable sections lie as the kernel lays them out (modules.py), all others at 0: of the debug
-sections only offsets into one another count. x86-64: include/uapi/linux/elf-em.h and
+Executable sections lie as the kernel lays them out (modules.py), from START on: in debug data, 0
+stands for code that was left out. All others lie at 0: of the debug sections only offsets into one
+another count. x86-64: include/uapi/linux/elf-em.h and
 arch/x86/include/asm/elf.h.
 """
 
@@ -14,6 +15,7 @@ from kvmperf_magic.symbols.elf import ElfImage
 from kvmperf_magic.symbols.elfheaders import Section
 from kvmperf_magic.symbols.modules import places
 
+START = 1 << 20
 _COMPRESSED = 0x800  # SHF_COMPRESSED
 _WORDS = {1: 8, 10: 4, 11: 4}  # R_X86_64_64, _32, _32S: bytes
 _RELA = np.dtype([("offset", "<u8"), ("type", "<u4"), ("symbol", "<u4"), ("addend", "<i8")])
@@ -28,7 +30,7 @@ def relocated(image: ElfImage) -> bytes:
     symtab = next((s for s in image.sections if s.type == "SHT_SYMTAB"), None)
     if symtab is None:
         raise ValueError("no symbols to relocate by")
-    where = places(image)
+    where = {number: START + at for number, at in places(image).items()}
     base = np.zeros(len(image.sections) + 1, np.int64)
     base[list(where)] = list(where.values())
     records = image.records(symtab)
