@@ -107,12 +107,21 @@ class HostKernel:
                 mine = np.flatnonzero((rows < 0) & (where == one))
                 part, _ = self._module(one)
                 rows[mine] = _name(part, address, mine, symbol)
-        lost = np.flatnonzero(rows < 0)
-        if len(lost):
+        # the kernel's list has the programs of now, which may lie where others lay
+        asked = np.flatnonzero((rows < 0) | self._of_programs(rows))
+        if len(asked):
             part, _ = self._bpf
-            found = _name(part, address, lost, symbol)
-            dso[lost[found >= 0]] = self._names.number(BPF)
+            found = _name(part, address, asked, symbol)
+            dso[asked[found >= 0]] = self._names.number(BPF)
         return symbol, dso
+
+    def _of_programs(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these symbols of the image's table are those of BPF programs."""
+        table = self.symbols.table
+        if table is None or not len(table):
+            return np.zeros(len(rows), np.bool_)
+        there = np.array([f"[{module}]" == BPF for module in table.modules.categories], np.bool_)
+        return there[table.modules.codes[rows]] & (rows >= 0)
 
     def locate(self, address: NDArray[np.uint64], located: Located) -> None:
         """The source lines of each address, by the image's vmlinux and the modules' .ko."""

@@ -6,20 +6,23 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import platform
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from perfrecord import build, categorical, comm_table, fork_table, mmap_table
+from perfrecord import build, categorical, comm_table, fork_table
 from test_sources import BASE, KALLSYMS, kernel_map, names
 
 from kvmperf_magic import demo
 from kvmperf_magic.modes import HOST_KERNEL
 from kvmperf_magic.recording import open_recording
-from kvmperf_magic.symbols import kallsyms, kept, modules
+from kvmperf_magic.symbols import kept, modules
 from kvmperf_magic.symbols.elf import ElfImage
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.spaces import AddressSpaces
@@ -137,7 +140,8 @@ def ksymbols(*rows: tuple[int, int, int, bool, str]) -> Table:
 
 def test_programs_that_the_kernel_told_of(tmp_path: Path) -> None:
     """KSYMBOL records name BPF programs, also those that were unloaded meanwhile."""
-    (tmp_path / "kallsyms").write_text(KALLSYMS)
+    another = f"{WHERE + 0x100:016x} t bpf_prog_of_now\t[bpf]\n"
+    (tmp_path / "kallsyms").write_text(KALLSYMS + another)
     told = ksymbols(
         (WHERE, 0x80, 1, False, "bpf_prog_one"),
         (WHERE + 0x100, 0x40, 1, False, "bpf_prog_two"),
@@ -152,14 +156,60 @@ def test_programs_that_the_kernel_told_of(tmp_path: Path) -> None:
     expected = [
         ("bpf_prog_later_at_the_same_place", "[bpf]"),
         ("bpf_prog_two", "[bpf]"),
-        ("[unknown]", "[unknown]"),
-        ("[unknown]", "[unknown]"),
+        ("bpf_prog_of_now", "[bpf]"),
+        ("bpf_prog_of_now", "[bpf]"),
         ("start_kernel", "[kernel.kallsyms]"),
     ]
     assert names(one, HOST_KERNEL, *asked) == expected
     assert "KSYMBOL" in " ".join(one.sources["source"])
     keeping = kept.decode(kept.encode(kept.Keeping(one.kept())))
     assert names(host(kernel_map(BASE), keeping=keeping), HOST_KERNEL, *asked) == expected
+
+
+# a loop of its own, run by the kernel; gone when the process ends
+PROGRAM = """
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def insn(op, dst=0, off=0, imm=0):
+    return struct.pack("<BBhi", op, dst, off, imm)
+def bpf(command, attr):
+    raw = ctypes.create_string_buffer(attr.ljust(128, bytes(1)))
+    got = libc.syscall(321, command, raw, 128)
+    if got < 0:
+        sys.exit(os.strerror(ctypes.get_errno()))
+    return got
+code = insn(0xb7) + insn(0xb7, 1, 0, 1000) + insn(0x07, 0, 0, 3) + insn(0x07, 1, 0, -1)
+code = ctypes.create_string_buffer(code + insn(0x55, 1, -3) + insn(0x95))
+gpl = ctypes.create_string_buffer(b"GPL")
+where = ctypes.addressof(code), ctypes.addressof(gpl)
+program = bpf(5, struct.pack("<IIQQIIQII16s", 1, 6, *where, 0, 0, 0, 0, 0, b"spinner"))
+data = ctypes.create_string_buffer(64)
+for _ in range(6):
+    bpf(10, struct.pack("<IIIIQQI", program, 0, 64, 0, ctypes.addressof(data), 0, 200000))
+"""
+
+
+@pytest.mark.perf
+@pytest.mark.root
+def test_a_real_program_that_is_gone(perf: Callable[..., str], tmp_path: Path) -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("the number of the bpf call is x86-64's")
+    said = subprocess.run([sys.executable, "-c", PROGRAM], check=False, stderr=subprocess.PIPE)
+    if said.returncode:
+        pytest.skip(f"no BPF programs here: {said.stderr.decode().strip()}")
+    data = tmp_path / "perf.data"
+    how = ["-q", "-e", "cpu-clock", "-F", "2000", "-o", data]
+    perf("record", *how, "--", sys.executable, "-c", PROGRAM)
+    printed = perf("script", "-i", data, "-F", "ip,sym,dso")
+    theirs = sorted(
+        (int(line.split()[0], 16), line.split()[1])
+        for line in printed.splitlines()
+        if " bpf_prog_" in line
+    )
+    samples = open_recording(data, cache=False).samples
+    mine = samples[samples["dso"] == "[bpf]"]
+    assert len(theirs) > 50
+    assert sorted(zip(mine["ip"].tolist(), mine["symbol"], strict=True)) == theirs
 
 
 def test_copies_of_kcore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,29 +241,26 @@ def test_copies_of_kcore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert names(one, HOST_KERNEL, *asked) == expected
 
 
-@pytest.mark.root
 @pytest.mark.compiler
-def test_a_vmlinux_is_held_against_the_running_kernel(tmp_path: Path) -> None:
-    """Where no build-id tells, its functions have to be where /proc/kallsyms has them."""
-    running = kallsyms.parse("/proc/kallsyms")
-    text, code = running.marks["_text"], np.isin(running.types | 0x20, (ord("t"), ord("w")))
-    image = np.array([not name for name in running.modules.categories])
-    rows = np.flatnonzero(code & image[running.modules.codes] & (running.start >= text))
-    unique = {running.name(row): int(running.start[row]) - text for row in rows.tolist()}
-    mmap = mmap_table([(0, -1, text, 1 << 25, text, "[kernel.kallsyms]_text", 1)])
-    asked = text + unique["schedule"]
-    flags = ("-nostdlib", "-static", "-e", "_text", "-no-pie", "-Wl,--build-id=none")
-    for factor, right in ((1, True), (2, False)):
+def test_a_vmlinux_is_held_against_the_running_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no build-id tells, its functions have to be where the running kernel lists them."""
+    listed = [f"{BASE:016x} T _text", *(f"{BASE + 64 * n:016x} T f{n}" for n in range(1, 300))]
+    (tmp_path / "kallsyms").write_text("\n".join(listed) + "\n")
+    monkeypatch.setattr("kvmperf_magic.symbols.kernel.RUNNING", tmp_path / "kallsyms")
+    mmap = kernel_map(BASE)
+    flags = ("-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-e", "_text")
+    for step, right in ((64, True), (80, False)):
         lines = [".text", ".globl _text", "_text:"]
-        for name, at in unique.items():
-            if name.isidentifier():
-                place = f"_text + {at * factor}"
-                lines.append(f".globl {name}; .type {name}, @function; .set {name}, {place}")
-        lines.append(f".skip {max(unique.values()) * factor + 64}")
-        (tmp_path / "v.s").write_text("\n".join(lines) + "\n")
+        lines += [
+            f".globl f{n}; .type f{n}, @function; .set f{n}, _text + {step * n}"
+            for n in range(1, 300)
+        ]
+        (tmp_path / "v.s").write_text("\n".join([*lines, ".skip 32768"]) + "\n")
         subprocess.run(["gcc", *flags, "v.s", "-o", "vmlinux"], cwd=tmp_path, check=True)
         options = SymbolOptions(vmlinux=tmp_path / "vmlinux")
         one = host(mmap, options=options, same_boot=True, os_release=None)
-        assert names(one, HOST_KERNEL, asked)[0][0] == "schedule"
+        assert names(one, HOST_KERNEL, BASE + 64 * 5 + 1)[0][0] == "f5"
         assert (one.host.source == str(tmp_path / "vmlinux")) == right
         assert ("is not the kernel that was recorded" in one.host.note) != right
