@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from kvmperf_magic.perfdata.walk import Buffer
 MAGIC = b"KVMPERF\x02"
 SUFFIX = ".kvmperf"
 DATA, SYMBOLS = "data", "symbols"
+_NAME = re.compile(rf"{DATA}(\.\d+)?|{SYMBOLS}")
 _DIGEST = 16
 _HEAD = len(MAGIC) + 8 + _DIGEST
 _BLOCK = 1 << 21
@@ -187,6 +189,8 @@ def _members(
     start = at
     for one in listed:
         member, to = _Member(str(one["name"]), int(one["size"]), []), 0
+        if not _NAME.fullmatch(member.name):
+            raise _damaged(path, _HEAD, f"no member is called {member.name!r}")
         for small, size, crc in one["blocks"]:
             if not 0 < small <= size <= _BLOCK:
                 raise _damaged(path, at, f"a block of {small} bytes that are to be {size}")

@@ -22,7 +22,7 @@ _INPUTS = {
     "section": 3000,
     "attr": 3000,
     "tracing": 400,
-    "packed": 300,
+    "packed": 150,
     "symbols": 2000,
     "jitdumps": 1000,
 }

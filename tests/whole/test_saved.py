@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -182,6 +183,47 @@ def test_stacks_that_were_unwound_need_no_files_any_more(
     here = answers(str(path))
     assert "main;ns::S<long>::work" in here["folded"]
     assert far_away(tmp_path / "work.kvmperf", recording, tmp_path) == here
+
+
+@pytest.mark.perf
+@pytest.mark.root
+@pytest.mark.compiler
+def test_from_a_cache_it_is_saved_the_same(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache holds the names of samples, not the tables that they come from."""
+    path = tmp_path / "perf.data"
+    shutil.copy(recorded, path)
+    monkeypatch.setattr("kvmperf_magic.source._WORTH_KEEPING", 0)
+    for name in ("first.kvmperf", "again.kvmperf"):
+        recording = kvm.open(path)
+        assert len(recording)
+        recording.save(tmp_path / name)
+        for thread in threading.enumerate():
+            if thread.name.startswith("kvmperf-cache"):
+                thread.join()
+    assert (tmp_path / ".perf.data.kvmperf-names").exists()
+    first, again = ((tmp_path / name).read_bytes() for name in ("first.kvmperf", "again.kvmperf"))
+    assert first == again
+    # what is saved is remembered, too
+    there = [repr(kvm.open(tmp_path / "first.kvmperf").report()) for _ in range(2)]
+    assert there == [repr(kvm.open(recorded, cache=False).report())] * 2
+
+
+def test_damaged_names_in_a_perf_data_are_a_warning(tmp_path: Path) -> None:
+    """The recording itself is whole: it is read, and named by what is here."""
+    path = tmp_path / "crowded.data"
+    recording = kvm.open(DEMOS / path.name, cache=False, guest_elf=demo.guest_elf())
+    recording.save(path)
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"KVMBLOB")
+    data[at + 16 : at + 24] = b"<script>"
+    path.write_bytes(data)
+    there = kvm.open(path, cache=False)
+    assert len(there) == len(recording)
+    assert "names that the recording carries" in there.warnings[0]
+    named = kvm.open(path, cache=False, guest_elf=demo.guest_elf())
+    assert named.to_folded() == recording.to_folded()
 
 
 @pytest.mark.perf
