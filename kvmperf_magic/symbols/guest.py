@@ -27,7 +27,7 @@ from kvmperf_magic.symbols.kernel import (
 )
 from kvmperf_magic.symbols.lines import Lines, Located
 from kvmperf_magic.symbols.names import NamedTable, NameList
-from kvmperf_magic.symbols.options import SymbolOptions
+from kvmperf_magic.symbols.options import PathLike, SymbolOptions
 from kvmperf_magic.symbols.slide import Fit
 from kvmperf_magic.symbols.symboltable import SymbolTable
 
@@ -89,8 +89,10 @@ class Guest:
         self._kernel: NamedTable | None = None
         self.kernel = KernelSymbols(None, "", "")
         self._lines: Lines | None = None
-        self._kept = keeping.kernel(pid) if keeping else None
-        self._kept_program = keeping.program(pid) if keeping else None
+        # what is named for this guest comes before what was kept of it
+        named = sources or options.guest_symbols or self._mounted("kallsyms")
+        self._kept = keeping.kernel(pid) if keeping and not named else None
+        self._kept_program = keeping.program(pid) if keeping and not self._elf_path else None
         if self._kept is not None:
             self._take(self._kept)
         modules = self._modules_file()
@@ -106,7 +108,8 @@ class Guest:
         self.kernel = KernelSymbols(kept.table, kept.source, kept.note, kept.count)
         if kept.table is not None:
             self._kernel = NamedTable(kept.table, self._names, readable=False)
-        self.warnings = {line: line for line in kept.warnings}
+        if not self._elf_path:
+            self.warnings = {line: line for line in kept.warnings}
 
     def kept(self) -> Iterator[Kept]:
         """What was asked for, as a recording can carry it."""
@@ -156,6 +159,11 @@ class Guest:
                 found.append((source, Fit(host.table)))
         return found
 
+    @property
+    def _elf_path(self) -> PathLike | None:
+        named = self._options.guest_elfs()
+        return named.get(self.name, named.get(str(self.pid), named.get("")))
+
     @cached_property
     def _elf(self) -> tuple[Segments, NamedTable, str, int] | None:
         """The user's ELF file for this VM, by its name, its pid, or for all: where it lies, its
@@ -165,8 +173,7 @@ class Guest:
             readable = self._options.demangle
             named_table = NamedTable(kept.table, self._names, readable=readable)
             return kept.segments, named_table, kept.source, kept.count
-        named = self._options.guest_elfs()
-        path = named.get(self.name, named.get(str(self.pid), named.get("")))
+        path = self._elf_path
         if path is None:
             return None
         try:
@@ -189,7 +196,7 @@ class Guest:
         """The numbers of symbol and DSO for addresses of guest user code."""
         symbol, dso, inside = self._by_elf(address)
         outside = len(address) - int(inside.sum())
-        if self._kept is not None:
+        if self._kept is not None and not self._elf_path:
             return symbol, dso
         if self._elf is None:
             self.warnings.setdefault(

@@ -54,8 +54,7 @@ class HostKernel:
         self._maps = maps
         self._ksymbols = ksymbols
         self._build_ids = build_ids
-        named = options.kallsyms is not None or options.vmlinux is not None
-        self._keeping = None if named else keeping
+        self._keeping = keeping
         self._server = server
         self._same_boot = same_boot
         self._os_release = os_release
@@ -66,12 +65,11 @@ class HostKernel:
     @cached_property
     def symbols(self) -> KernelSymbols:
         """The image's symbols, and those of modules that came with them."""
-        if self._keeping is not None:
-            kept = self._keeping.kernel(0)
-            if kept is None:
-                return KernelSymbols(None, "", "no sample was of the kernel when it was saved")
-            return KernelSymbols(kept.table, kept.source, kept.note, kept.count)
-        return host_symbols(
+        kept = self._kept("")
+        named = self._options.kallsyms is not None or self._options.vmlinux is not None
+        if kept is not None and not named:
+            return kept
+        found = host_symbols(
             self._options,
             self._maps,
             build_id=self._build_ids.get(HOST_IMAGE, ""),
@@ -80,6 +78,7 @@ class HostKernel:
             directory=self._directory,
             server=self._server,
         )
+        return kept if kept is not None and found.table is None else found
 
     @cached_property
     def _image(self) -> NamedTable | None:
@@ -171,9 +170,12 @@ class HostKernel:
         return made
 
     def _kept(self, name: str) -> KernelSymbols | None:
-        kept = self._keeping.kernel(0, name) if self._keeping else None
+        """What the recording carries of the image ("") or a module, None where it carries none."""
+        if self._keeping is None:
+            return None
+        kept = self._keeping.kernel(0, name)
         if kept is None:
-            return KernelSymbols(None, "", "") if self._keeping else None
+            return KernelSymbols(None, "", "was not met when the recording was saved")
         return KernelSymbols(kept.table, kept.source, kept.note, kept.count)
 
     def _read_module(self, which: int) -> KernelSymbols:

@@ -61,9 +61,9 @@ class Images:
         self._options = options
         self._build_ids = build_ids
         self._jits = jits
+        self._keeping = keeping
         # symbols that were named come before those that were kept
-        named = options.symfs is not None or options.debuginfod
-        self._keeping = None if named else keeping
+        self._named = options.symfs is not None or bool(options.debuginfod)
         self._server = server
         self._same_boot = same_boot
         self._images: dict[tuple[str, str, int], Image] = {}
@@ -211,10 +211,9 @@ class Images:
 
     def _file(self, name: str, build_id: str, pid: int) -> Image:
         build_id = build_id or self._build_ids.get(name, "")
-        if self._keeping is not None:
-            kept = self._keeping.user(name, build_id, pid)
-            if kept is not None:
-                return self._of_kept(kept, pid)
+        kept = self._keeping.user(name, build_id, pid) if self._keeping else None
+        if kept is not None and not self._named:
+            return self._of_kept(kept, pid)
         container, view = self._container(pid)
         # a file that is gone lives on only in the processes that map it
         gone = pid if name.endswith(files.DELETED) else 0
@@ -223,7 +222,10 @@ class Images:
             self._users.setdefault(key, set()).add(pid)
         found = self._images.get(key)
         if found is None:
-            found = self._images[key] = self._read(name, build_id, pid, container)
+            found = self._read(name, build_id, pid, container)
+            if found.named is None and kept is not None:
+                return self._of_kept(kept, pid)
+            self._images[key] = found
         return found
 
     def _of_kept(self, kept: Kept, pid: int) -> Image:

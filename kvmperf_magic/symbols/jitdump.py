@@ -15,7 +15,6 @@ import stat
 import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_magic.symbols.perfmap import owners, process_root
-from kvmperf_magic.symbols.symboltable import SymbolTable
+from kvmperf_magic.symbols.symboltable import NO_SYMBOLS, SymbolTable
 from kvmperf_magic.table import Categorical, Table
 
 _NAME = re.compile(r"(?:.*/)?jit-(\d+)\.dump$")
@@ -71,9 +70,7 @@ def of_recording(maps: Table, *, alive: bool, timed: bool) -> dict[int, Jit]:
     found = {}
     for pid, path in dumps_in(maps).items():
         running = alive and Path(f"/proc/{pid}").is_dir()
-        jit = read(path, pid, alive=running, timed=timed)
-        if jit is not None:
-            found[pid] = jit
+        found[pid] = read(path, pid, alive=running, timed=timed)
     return found
 
 
@@ -91,23 +88,29 @@ def dumps_in(maps: Table) -> dict[int, str]:
     return found
 
 
-def read(path: str, pid: int, *, alive: bool, timed: bool) -> Jit | None:
-    """The dump of a process, None where there is none that may be believed.
+def read(path: str, pid: int, *, alive: bool, timed: bool) -> Jit:
+    """The dump of a process; one without code, and a note, where none may be believed.
 
     `timed`: the recording's times are those of the dump's clock, CLOCK_MONOTONIC.
     """
+    note = "the dump is not here"
     for place in (process_root(pid) / path.lstrip("/") if alive else Path(path), Path(path)):
-        with suppress(OSError, ValueError):
+        try:
             # a pipe would let the open wait for a writer
             handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with os.fdopen(handle, "rb") as file:
                 found = os.fstat(file.fileno())
                 # as of perf maps: anybody could have written it
                 if not stat.S_ISREG(found.st_mode) or found.st_uid not in owners(pid, alive=alive):
+                    note = "the dump is no file of its process's user"
                     continue
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                     return parse(data, str(place), timed=timed)
-    return None
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            note = f"the dump cannot be read: {error}"
+    return Jit(path, np.zeros(1, np.uint64), lambda _: NO_SYMBOLS, note)
 
 
 def parse(data: bytes | mmap.mmap, path: str = "", *, timed: bool = True) -> Jit:

@@ -74,12 +74,6 @@ class SymbolOptions:
         for elf in self.guest_elfs().values():
             _readable("guest_elf", Path(elf))
 
-    @property
-    def of_guests(self) -> bool:
-        """Whether a source for guests is named."""
-        names = ("kallsyms", "modules", "vmlinux", "mount", "elf", "symbols")
-        return any(getattr(self, f"guest_{name}") is not None for name in names)
-
     def guest_elfs(self) -> dict[str, PathLike]:
         """The guest ELF files by VM name or pid as strings; "" stands for every VM."""
         if self.guest_elf is None:

@@ -220,7 +220,7 @@ class Symbolizer:
                 self._names,
                 self._guest_sources,
                 lambda: self.host,
-                None if self._options.of_guests else self._keeping,
+                self._keeping,
             )
         return found
 

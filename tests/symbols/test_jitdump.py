@@ -116,11 +116,24 @@ def test_only_own_dumps_of_files_that_can_be_trusted(tmp_path: Path) -> None:
     maps = mmap_table([(0, 9, 0x1000, 64, 0, str(path), 2), (0, 9, 0x9000, 64, 0, str(other), 2)])
     path.write_bytes(dump(load(1, 0x1000, 16, b"code")))
     other.write_bytes(dump(load(1, 0x1000, 16, b"of another process")))
-    found = jitdump.of_recording(maps, alive=False, timed=True)
-    assert {pid: jit.path for pid, jit in found.items()} == {9: str(path)}
+
+    def found() -> tuple[int, str]:
+        (jit,) = jitdump.of_recording(maps, alive=False, timed=True).values()
+        assert jit.path == str(path)
+        assert len(jit.table(0)) == jit.count
+        return jit.count, jit.note
+
+    assert found() == (1, "")
     path.unlink()
+    assert found() == (0, "the dump is not here")
     os.mkfifo(path)
-    assert not jitdump.of_recording(maps, alive=False, timed=True)
+    assert found() == (0, "the dump is no file of its process's user")
     path.unlink()
     path.symlink_to(other)
-    assert not jitdump.of_recording(maps, alive=False, timed=True)
+    assert "cannot be read" in found()[1]
+    path.unlink()
+    path.write_bytes(b"no dump")
+    assert "begins with" in found()[1]
+    if os.geteuid() == 0:
+        os.chown(path, 65534, 65534)
+        assert "no file of its process's user" in found()[1]
