@@ -75,8 +75,10 @@ class Guest:
         sources: list[Source],
         host: Callable[[], KernelSymbols],
         keeping: Keeping | None = None,
+        boot: int = 0,
     ) -> None:
         self.pid = pid
+        self._boot = boot
         self.name = name or f"VM {pid}"
         self.warnings: dict[str, str] = {}
         self._options = options
@@ -91,8 +93,8 @@ class Guest:
         self._lines: Lines | None = None
         # what is named for this guest comes before what was kept of it
         named = sources or options.guest_symbols or self._mounted("kallsyms")
-        self._kept = keeping.kernel(pid) if keeping and not named else None
-        self._kept_program = keeping.program(pid) if keeping and not self._elf_path else None
+        self._kept = keeping.kernel(pid, boot=boot) if keeping and not named else None
+        self._kept_program = keeping.program(pid, boot) if keeping and not self._elf_path else None
         if self._kept is not None:
             self._take(self._kept)
         modules = self._modules_file()
@@ -118,13 +120,14 @@ class Guest:
             *(self.pid, KERNEL, "", ""),
             None if self._kernel is None else self._kernel.asked_for(),
             *(kernel.source, kernel.note, kernel.size),
+            boot=self._boot,
             maps=tuple((start, end, name) for start, end, name, _ in self._maps.rows),
             warnings=tuple(self.warnings.values()),
         )
         if self._elf is not None:
             segments, named, path, count = self._elf
             told = ("", "", named.asked_for(), path, "", count)
-            yield Kept(self.pid, PROGRAM, *told, segments=segments)
+            yield Kept(self.pid, PROGRAM, *told, segments=segments, boot=self._boot)
 
     def _modules_file(self) -> Path | None:
         mounted = self._mounted("modules")

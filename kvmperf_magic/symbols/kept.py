@@ -31,7 +31,8 @@ class Kept:
     """The names of one DSO.
 
     Attributes:
-        machine: 0 for the host, else the pid of the VM's VMM.
+        machine, boot: 0 for the host, else the pid of the VM's VMM; which of its boots, where the
+            recording knows of several.
         kind: KERNEL, USER (a file that processes map), JITTED (one generation of a JIT compiler's
             code), or PROGRAM (what a guest runs).
         dso, build_id: as the recording's map records call it; "" for a kernel's image.
@@ -56,6 +57,7 @@ class Kept:
     segments: Segments | None = None
     processes: tuple[int, ...] = ()
     since: int = 0
+    boot: int = 0
     maps: tuple[tuple[int, int, str], ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -70,24 +72,25 @@ class Keeping:
     contained: frozenset[int] = frozenset()
     chains: tuple[NDArray[np.int64], NDArray[np.uint64]] | None = None
     warnings: tuple[str, ...] = ()
-    _found: dict[tuple[int, str, str, str, int], Kept] = field(default_factory=dict)
+    _found: dict[tuple[int, int, str, str, str, int], Kept] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for one in self.tables:
             for pid in one.processes or (0,):
-                self._found[one.machine, one.kind, one.dso, one.build_id, pid] = one
+                self._found[one.machine, one.boot, one.kind, one.dso, one.build_id, pid] = one
 
-    def kernel(self, machine: int, dso: str = "") -> Kept | None:
+    def kernel(self, machine: int, dso: str = "", boot: int = 0) -> Kept | None:
         """The names of a kernel's image, or of one of its modules."""
-        return self._found.get((machine, KERNEL, dso, "", 0))
+        return self._found.get((machine, boot, KERNEL, dso, "", 0))
 
-    def program(self, machine: int) -> Kept | None:
-        return self._found.get((machine, PROGRAM, "", "", 0))
+    def program(self, machine: int, boot: int = 0) -> Kept | None:
+        """The names of what runs in a guest."""
+        return self._found.get((machine, boot, PROGRAM, "", "", 0))
 
     def user(self, dso: str, build_id: str, pid: int) -> Kept | None:
         """The names of a file that a process of the host maps."""
-        own = self._found.get((0, USER, dso, build_id, pid))
-        return own or self._found.get((0, USER, dso, build_id, 0))
+        own = self._found.get((0, 0, USER, dso, build_id, pid))
+        return own or self._found.get((0, 0, USER, dso, build_id, 0))
 
     def jits(self) -> dict[int, Jit]:
         """The code of JIT compilers, by process."""
@@ -157,7 +160,7 @@ def encode(keeping: Keeping) -> bytes:
 
 _TOLD = (
     *("machine", "kind", "dso", "build_id", "source", "note", "count", "processes", "since"),
-    "warnings",
+    *("boot", "warnings"),
 )
 
 
@@ -227,6 +230,7 @@ class _Reader:
             segments=segments,
             processes=tuple(_pid(one) for one in told["processes"]),
             since=_number(told["since"]),
+            boot=min(max(int(told["boot"]), -1), 2**31 - 1),
             maps=tuple(zip(start.tolist(), end.tolist(), names, strict=True)),
             warnings=_texts(told["warnings"]),
         )
