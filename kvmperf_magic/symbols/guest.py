@@ -92,7 +92,7 @@ class Guest:
         self.kernel = KernelSymbols(None, "", "")
         self._lines: Lines | None = None
         # what is named for this guest comes before what was kept of it
-        named = sources or options.guest_symbols or self._mounted("kallsyms")
+        named = sources or options.guest_symbols == "host" or self._mounted("kallsyms")
         self._kept = keeping.kernel(pid, boot=boot) if keeping and not named else None
         self._kept_program = keeping.program(pid, boot) if keeping and not self._elf_path else None
         if self._kept is not None:
