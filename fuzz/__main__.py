@@ -16,11 +16,12 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fuzz.seeds import sections, seeds, tracing
+from fuzz.seeds import jitdumps, saved, sections, seeds, symbols, tracing
 from fuzz.targets import TARGETS
 
 # shares of the time: what people open most, and what has most code, most
 _SHARES = {"file": 8, "answers": 5, "stream": 3, "tracing": 2, "section": 1, "attr": 1}
+_SHARES |= {"packed": 3, "symbols": 2, "jitdumps": 1}
 _ROUND = 60.0  # seconds a worker lives, so that one that dies costs little
 
 
@@ -93,6 +94,9 @@ def _corpus(folder: Path, name: str) -> Path:
         "section": [bytes([feature]) + data for feature, data in sections(files)],
         "attr": [data[104:248] for data in files],
         "tracing": tracing(files),
+        "packed": saved(),
+        "symbols": symbols(),
+        "jitdumps": jitdumps(),
     }.get(name, files)
     for i, data in enumerate(inputs):
         (folder / f"seed-{i}").write_bytes(data)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+import struct
+import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from fuzz.mutate import records_of
+from kvmperf_magic.demo import guest_elf
+from kvmperf_magic.perfdata import packed
 from kvmperf_magic.perfdata.abi import Feature
+from kvmperf_magic.recording import open_recording
+from kvmperf_magic.symbols import kallsyms, kept
 
 _SMALL = 48 << 10
 _BUNDLED = Path(__file__).parent.parent / "kvmperf_magic/demo/recordings"
@@ -66,6 +74,41 @@ def _shortened(data: bytes) -> bytes:
         body += section
     head = data[:48] + (cut - start).to_bytes(8, "little") + data[56:cut]
     return head + table + body
+
+
+def saved() -> list[bytes]:
+    """Bundled recordings as they are packed, with what names them."""
+    with tempfile.TemporaryDirectory(prefix="kvmperf-seeds-") as folder:
+        path = Path(folder) / "saved.kvmperf"
+        found = []
+        for recording in sorted(_BUNDLED.glob("*.data")):
+            opened = open_recording(recording, cache=False, guest_elf=guest_elf())
+            opened.save(path)
+            found.append(path.read_bytes())
+        return found
+
+
+def symbols() -> list[bytes]:
+    """The names that packed recordings carry, and some of every kind that there is."""
+    table = kallsyms.parse(b"0000000000001000 T one\n0000000000001010 t two\t[ext4]\n")
+    many = [
+        kept.Kept(0, kept.KERNEL, "", "", table, "/proc/kallsyms", "", 2, warnings=("a", "b")),
+        kept.Kept(7, kept.KERNEL, maps=((0x1000, 0x2000, "[ext4]"),)),
+        *(kept.Kept(0, kept.JITTED, "/j", "", table, processes=(9,), since=t) for t in (0, 5)),
+    ]
+    chains = np.array([0, 2, 2]), np.array([1, 2], np.uint64)
+    whole = kept.encode(kept.Keeping(many, frozenset({3}), chains, ("c",)))
+    return [whole, *(bytes(packed.unpack("", one).members[packed.SYMBOLS]) for one in saved())]
+
+
+def jitdumps() -> list[bytes]:
+    """Code that is loaded, moved, replaced."""
+    found = struct.pack("<IIIIIIQQ", 0x4A695444, 1, 40, 62, 0, 9, 5, 0)
+    for time, at in enumerate((0x1000, 0x2000, 0x1000, 0x1800)):
+        body = struct.pack("<IIQQQQ", 9, 9, at, at, 0x900, time) + b"name %d\0\xc3" % time
+        found += struct.pack("<IIQ", 0, 16 + len(body), time) + body
+    found += struct.pack("<IIQIIQQQQQ", 1, 64, 9, 9, 9, 0x3000, 0x1000, 0x3000, 16, 2)
+    return [found]
 
 
 def tracing(all_seeds: list[bytes]) -> list[bytes]:

@@ -7,16 +7,19 @@ import struct
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
 
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.perfdata import features
 from kvmperf_magic.perfdata.attr import Attr, event_name
 from kvmperf_magic.perfdata.fields import Fields
+from kvmperf_magic.perfdata.packed import MAGIC
 from kvmperf_magic.perfdata.reader import read
 from kvmperf_magic.perfdata.stream import StreamReader
 from kvmperf_magic.perfdata.tracingdata import parse
 from kvmperf_magic.recording import open_recording
+from kvmperf_magic.symbols import jitdump, kept
 from kvmperf_magic.table import Table
 
 _INPUT = Path(tempfile.mkdtemp(prefix="kvmperf-fuzz-")) / "input"
@@ -85,6 +88,39 @@ def tracing(data: bytes) -> None:
         parse(data)
 
 
+def packed(data: bytes) -> None:
+    """A .kvmperf; the digest of its directory is made right, so that the directory counts."""
+    end = 32 + int.from_bytes(data[8:16], "little")
+    if data.startswith(MAGIC) and end <= len(data):
+        data = data[:16] + blake2b(data[32:end], digest_size=16).digest() + data[32:]
+    answers(data)
+
+
+def symbols(data: bytes) -> None:
+    """The names that a recording carries: what is sound can be used and told again."""
+    with suppress(ValueError):
+        keeping = kept.decode(data)
+        kept.decode(kept.encode(keeping))
+        for one in keeping.tables:
+            if one.table is not None:
+                one.table.find(one.table.start)
+                assert len(one.table.names) == len(one.table)
+                one.table.table()
+            if one.segments is not None:
+                one.segments.addresses(one.segments.offset)
+        for jit in keeping.jits().values():
+            jit.table(int(jit.generation(jit.starts[-1:])[0]))
+
+
+def jitdumps(data: bytes) -> None:
+    """jit-PID.dump."""
+    with suppress(ValueError):
+        jit = jitdump.parse(data)
+        for one in range(len(jit.starts)):
+            assert len(jit.table(one).names) <= jit.count
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    one.__name__: one for one in (file, answers, stream, section, attr, tracing)
+    one.__name__: one
+    for one in (file, answers, stream, section, attr, tracing, packed, symbols, jitdumps)
 }

@@ -48,6 +48,14 @@ SYMBOL_OPTIONS = (
         "--guest-symbols", choices=["host"], help="host: the guests run the host's kernel image"
     ),
     argument(
+        "--debuginfod",
+        nargs="?",
+        const=True,
+        metavar="URL",
+        help="ask servers for symbols that are not here: URL, else those of DEBUGINFOD_URLS; they "
+        "learn the build-ids of what ran (default: no)",
+    ),
+    argument(
         "--no-unwind",
         dest="unwind",
         action="store_false",
@@ -214,6 +222,7 @@ def symbol_arguments(given: argparse.Namespace) -> dict[str, Any]:
             "guest_vmlinux",
             "guest_mount",
             "guest_symbols",
+            "debuginfod",
         )
         if getattr(given, name)
     }

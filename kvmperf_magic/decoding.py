@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kvmperf_magic.guests.context import is_guest
 from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.lining import Locate, lined
 from kvmperf_magic.numbering import mix, number
 from kvmperf_magic.perfdata.attr import Event
 from kvmperf_magic.perfdata.chains import Chains
@@ -23,6 +24,7 @@ from kvmperf_magic.perfdata.samples import SampleColumns
 from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.profile.profile import FrameTable, Profile, Stacked, Stacks
 from kvmperf_magic.stacks import Addresses, chain_hashes, split
+from kvmperf_magic.symbols.lines import Located
 from kvmperf_magic.symbols.spaces import AddressSpaces
 from kvmperf_magic.symbols.symbolizer import Symbolizer
 from kvmperf_magic.table import Categorical
@@ -44,15 +46,23 @@ class Decoded:
         profile: Profile,
         machine_pid: NDArray[np.int32],
         addresses: Callable[[], Addresses],
+        locate: Locate | None = None,
     ) -> None:
         self.profile = profile
         self.machine_pid = machine_pid
         self._later = addresses
+        self._locate = locate
 
     @cached_property
     def addresses(self) -> Addresses:
         """What the frames of profile.stacks are."""
         return self._later()
+
+    def lined(self, *, inline: bool) -> Decoded:
+        """The same with source lines, and with inlined functions as frames: see lining.py."""
+        assert self._locate is not None
+        profile, addresses = lined(self.profile, self.addresses, self._locate, inline=inline)
+        return Decoded(profile, self.machine_pid, lambda: addresses)
 
     @property
     def frame_ip(self) -> NDArray[np.uint64]:
@@ -104,7 +114,8 @@ class _Decoder:
                 [events[i].name for i in np.flatnonzero(np.bincount(samples.event)).tolist()]
             ),
         )
-        return Decoded(profile, of.machine_pid[of.kind], lambda: self._addresses)
+        pids = of.machine_pid[of.kind]
+        return Decoded(profile, pids, lambda: self._addresses, self._located)
 
     @cached_property
     def _chains(self) -> Chains:
@@ -138,10 +149,21 @@ class _Decoder:
         self, ip: NDArray[np.uint64], mode: NDArray[np.uint8], kind: NDArray[np.int64]
     ) -> tuple[Categorical, Categorical]:
         """Symbol and DSO of distinct addresses, of samples of these kinds."""
+        found = self._symbolizer.resolve(*self._places(ip, mode, kind))
+        return found.symbol, found.dso
+
+    def _located(
+        self, ip: NDArray[np.uint64], mode: NDArray[np.uint8], kind: NDArray[np.int64]
+    ) -> Located:
+        return self._symbolizer.locate(*self._places(ip, mode, kind))
+
+    def _places(
+        self, ip: NDArray[np.uint64], mode: NDArray[np.uint8], kind: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint64]]:
+        """Addresses of samples of these kinds, as the symbolizer wants them."""
         of = self._of
         owner = np.where(is_guest(mode), of.machine_pid[kind], of.pid[kind])
-        found = self._symbolizer.resolve(of.epoch[kind], owner.astype(np.int32), mode, ip)
-        return found.symbol, found.dso
+        return of.epoch[kind], owner.astype(np.int32), mode, ip
 
 
 def decode(

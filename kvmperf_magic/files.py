@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +15,36 @@ from kvmperf_magic.errors import FileError
 _Content = TypeVar("_Content", str, bytes)
 
 _GZIP_MAGIC = b"\x1f\x8b"
+
+
+def write_pieces(path: str | Path, pieces: Iterable[bytes]) -> None:
+    """Writes a file that is there whole or not at all: one of that name stays until then.
+
+    Raises FileError where it cannot be written.
+    """
+    target = Path(path)
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(target)
+    except BaseException as error:
+        if temporary:
+            with suppress(OSError):
+                Path(temporary).unlink()
+        if isinstance(error, OSError):
+            raise FileError(path, f"cannot be written: {error.strerror}") from None
+        raise
+
+
+def _umask() -> int:
+    """What the user takes away from new files; it can only be asked for by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def written(content: _Content, path: str | Path | None) -> _Content:

@@ -70,7 +70,13 @@ class KvmMagics(Magics):
             help="host stacks: by frame pointer, by a copy of the user stack that is unwound "
             "later (8192 bytes), or by the processor's branch records",
         ),
-        argument("-o", "--output", metavar="FILE", help="perf.data.guest, .host or .kvm (both)"),
+        argument(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="perf.data.guest, .host or .kvm (both); "
+            "NAME.kvmperf is packed with all symbols it needs",
+        ),
         argument("--duration", type=float, metavar="SECONDS", help="default: until Ctrl-C"),
         argument("-q", "--quiet", action="store_true", help="no progress, no notices"),
         args.SYMBOL_OPTIONS,
@@ -149,8 +155,10 @@ class KvmMagics(Magics):
             "--sort",
             metavar="KEYS",
             default="comm,dso,symbol",
-            help="of comm,pid,tid,cpu,dso,symbol,mode,machine,vcpu,event (default: %(default)s)",
+            help="of comm,pid,tid,cpu,dso,symbol,mode,machine,vcpu,event,srcline "
+            "(default: %(default)s)",
         ),
+        argument("--inline", action="store_true", help="what was inlined as frames of its own"),
         argument("--no-children", action="store_true", help="sort by self, not with children"),
         argument("--percent-limit", type=float, default=0.0, metavar="PERCENT", help="hide below"),
         argument(
@@ -172,6 +180,7 @@ class KvmMagics(Magics):
 
         %kvm_report                             the newest recording of this folder
         %kvm_report perf.data.guest
+        %kvm_report web1.kvmperf                what rec.save() wrote, here or elsewhere
         %kvm_report rec --modes guest --sort symbol
         %kvm_report rec --heatmap               and when, by second and the offset within it
         p = %kvm_report perf.data.guest         p.table, p.flamegraph.search("lock"), p.filter
@@ -186,6 +195,7 @@ class KvmMagics(Magics):
             modes=args.modes_argument(given),
             event=given.event,
             heatmap=given.heatmap,
+            inline=given.inline,
             order="self" if given.no_children else "children",
             percent_limit=given.percent_limit,
         )

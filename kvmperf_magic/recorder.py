@@ -15,6 +15,7 @@ from kvmperf_magic.errors import NoKvmError, NotPermittedError, TargetError
 from kvmperf_magic.frontend import in_notebook
 from kvmperf_magic.guests.discovery import find_vm, machines
 from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.perfdata.packed import SUFFIX
 from kvmperf_magic.recording import DEFAULT_OUTPUTS, Recording, open_recording
 from kvmperf_magic.sampler.options import SamplerOptions, call_graph
 from kvmperf_magic.sampler.process import SamplerProcess
@@ -151,6 +152,9 @@ class Recorder:
         self._say = say
         options = plan(say=say, **wishes)
         path = Path(output or DEFAULT_OUTPUTS[options.guest, options.host]).absolute()
+        # what is to be packed in the end is a perf.data until then: a kill loses nothing
+        self._packed = path if path.name.endswith(SUFFIX) else None
+        path = path.with_name(f"{path.name}.data") if self._packed else path
         self._options = replace(options, output=str(path))
         self._process: SamplerProcess | None = None
         self._opened: Recording | None = None
@@ -181,6 +185,10 @@ class Recorder:
         if self._opened is None:
             assert self._options.output is not None
             self._opened = open_recording(self._options.output, **self._symbols)
+            if self._packed:
+                self._opened.save(self._packed, self._packed.name)
+                Path(self._options.output).unlink()
+                self._opened = open_recording(self._packed)
             if self._opened.lost.complete < 1 or self._opened.lost.throttled:
                 self._say(f"recording: {self._opened.lost}")
         return self._opened
@@ -243,7 +251,8 @@ def record(
     target of a host recording unless `system_wide`; a guest recording takes as long as it runs.
     `frequency` in Hz (4000 as perf's, unless `period` is given); `duration` in seconds, without
     one until the command ends or Ctrl-C. `output` is perf.data.guest, perf.data.host or
-    perf.data.kvm (both sides) unless named; a file of that name becomes `.old`. `callchain`
+    perf.data.kvm (both sides) unless named; a file of that name becomes `.old`. One that ends in
+    `.kvmperf` gets its symbols packed in, see `Recording.save()`. `callchain`
     records host stacks: True or "fp" by frame pointers, "dwarf" or "dwarf,BYTES" with a copy of
     the user stack (8192 bytes) to be unwound later, "lbr" by the processor's branch records;
     `user_stack=BYTES` is the same as "dwarf,BYTES".

@@ -5,6 +5,7 @@ Opening reads the file's columns; names are worked out when first asked for, onc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -15,19 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_magic.callchains import Callchains
-from kvmperf_magic.decoding import unit_of
+from kvmperf_magic.decoding import Decoded, unit_of
+from kvmperf_magic.describing import events_table, records_table, summary_table
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.exporting import Exporting
+from kvmperf_magic.files import write_pieces
 from kvmperf_magic.filters import select
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.lost import Lost
 from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, MODES
-from kvmperf_magic.perfdata.abi import AttrFlag, RecordType
+from kvmperf_magic.perfdata.abi import RecordType
 from kvmperf_magic.perfdata.fields import Fields
+from kvmperf_magic.perfdata.packed import SUFFIX
 from kvmperf_magic.perfdata.reader import Header, read
 from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.perfdata.tracepoints import TracepointFields, fields_of
-from kvmperf_magic.profile.groups import group, sums, whole_numbers
+from kvmperf_magic.profile.groups import group
 from kvmperf_magic.source import Source
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.table import Categorical, Column, Table
@@ -49,15 +53,15 @@ if TYPE_CHECKING:
 
 
 def open_recording(path: str | Path, *, cache: bool = True, **symbol_options: Any) -> Recording:
-    """Open a perf.data, perf's or ours.
+    """Open a perf.data, perf's or ours, or what `Recording.save()` wrote.
 
     `cache`: what takes more than half a second to decode is kept beside the file
     (`.NAME.kvmperf-names`, `-stacks`), and used again as long as nothing it came from has changed.
 
     Symbol options: `kallsyms`, `vmlinux`, `symfs`, `guest_kallsyms`, `guest_modules`,
     `guest_vmlinux`, `guest_mount`, `guest_elf` (a path, or {VM name or pid: path}),
-    `guest_symbols="host"`. Raises FileError for what is no perf.data; a damaged file opens up
-    to the damage, which `.lost` then tells.
+    `guest_symbols="host"`, `debuginfod` (True, or URLs). Raises FileError for what is no
+    recording; a damaged perf.data opens up to the damage, which `.lost` then tells.
     """
     return Recording(Source(read(path), SymbolOptions.of(symbol_options), cache=cache))
 
@@ -74,9 +78,29 @@ def newest() -> Path:
 class Recording(Exporting):
     """One perf.data opened for analysis. `filter()` gives a view; nothing is decoded again."""
 
-    def __init__(self, source: Source, mask: NDArray[np.bool_] | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        mask: NDArray[np.bool_] | None = None,
+        inline: bool | None = None,
+    ) -> None:
         self._source = source
         self._mask = mask
+        self._inline = inline
+
+    @property
+    def _decoded(self) -> Decoded:
+        return self._source.decoded if self._inline is None else self._source.lined(self._inline)
+
+    def with_lines(self, *, inline: bool = False) -> Recording:
+        """This view with the source line of every frame; `inline`: what the compiler inlined is a
+        frame of its own, `NAME (inlined)`. Needs symbolic (extra `dwarf`) and debug data."""
+        return Recording(self._source, self._mask, inline)
+
+    def lines(self, symbol: str, **options: Any) -> ReportView:
+        """Which lines of a function (its exact name) the time went to."""
+        view = self.filter(symbol=f"^{re.escape(symbol)}$")
+        return view.report(sort="srcline", children=False, **options)
 
     @property
     def path(self) -> str:
@@ -85,8 +109,8 @@ class Recording(Exporting):
 
     @property
     def name(self) -> str:
-        """The file's name, for titles."""
-        return Path(self.path).name
+        """The file's name when it was recorded, for titles."""
+        return self._source.file.name
 
     @property
     def header(self) -> Header:
@@ -116,10 +140,24 @@ class Recording(Exporting):
         callers are met when stacks are first asked for."""
         return self._source.said.sources
 
+    def save(self, path: str | Path, name: str | None = None) -> None:
+        """Write the whole recording with all that names it, but no content of any file, so that
+        it reads the same where none of its binaries are.
+
+        A name that ends in `.kvmperf` gets one compressed file for `open()`; any other a perf.data,
+        which perf reads, too. `name` is what titles call it then, as now where it is not given.
+        Raises FileError where it cannot be written.
+        """
+        carried, file = self._source.carried(), self._source.file
+        if Path(path).name.endswith(SUFFIX):
+            write_pieces(path, file.packed(name or self.name, carried))
+        else:
+            write_pieces(path, file.carrying(carried))
+
     @cached_property
     def profile(self) -> Profile:
         """The samples of this view with their names: what every answer is computed from."""
-        whole = self._source.decoded.profile
+        whole = self._decoded.profile
         if self._mask is None:
             return whole
         there = (self.events["samples"] > 0).tolist()
@@ -135,25 +173,10 @@ class Recording(Exporting):
     def events(self) -> Table:
         """One row an event: name type config period frequency exclude_host exclude_guest samples
         periods (their sum)."""
-        events = self._source.file.events
         index, period = self._source.weights
         if self._mask is not None:
             index, period = index[self._mask], period[self._mask]
-        attrs = [event.attr for event in events]
-        periods = sums(index, period.astype(np.float64), len(events))
-        return Table(
-            {
-                "name": _strings([event.name for event in events]),
-                "type": np.array([a.type for a in attrs], dtype=np.uint32),
-                "config": np.array([a.config for a in attrs], dtype=np.uint64),
-                "period": np.array([0 if a.freq else a.sample_period for a in attrs], np.uint64),
-                "frequency": np.array([a.sample_period if a.freq else 0 for a in attrs], np.uint64),
-                "exclude_host": np.array([a.has(AttrFlag.EXCLUDE_HOST) for a in attrs], np.bool_),
-                "exclude_guest": np.array([a.has(AttrFlag.EXCLUDE_GUEST) for a in attrs], np.bool_),
-                "samples": np.bincount(index, minlength=len(events)),
-                "periods": whole_numbers(periods).astype(np.uint64),
-            }
-        )
+        return events_table(self._source.file.events, index, period)
 
     @cached_property
     def lost(self) -> Lost:
@@ -223,17 +246,7 @@ class Recording(Exporting):
         """The records of the whole file: type (number), name (of unknown ones the number), count,
         bytes (in whole words)."""
         file = self._source.file
-        types = sorted(file.counts)
-        known = {kind.value: kind.name for kind in RecordType}
-        sizes = file.sideband.sizes
-        return Table(
-            {
-                "type": np.array(types, np.uint32),
-                "name": _strings([known.get(kind, str(kind)) for kind in types]),
-                "count": np.array([file.counts[kind] for kind in types], np.int64),
-                "bytes": np.array([sizes.get(kind, 0) for kind in types], np.int64),
-            }
-        )
+        return records_table(file.counts, file.sideband.sizes)
 
     @cached_property
     def _tracepoint(self) -> TracepointFields | None:
@@ -245,13 +258,13 @@ class Recording(Exporting):
     @cached_property
     def callchains(self) -> Callchains:
         """The frames of every sample, leaf first, each with its own mode and name."""
-        decoded, profile = self._source.decoded, self.profile
+        decoded, profile = self._decoded, self.profile
         return Callchains.of(profile, decoded.frame_ip, decoded.frame_mode)
 
     def stack_chains(self) -> Callchains:
         """The frames of one sample for each stack of the view, in the order of
         `profile.groups.group(profile.stack)`: what formats that store a stack once are made of."""
-        decoded, rows = self._source.decoded, group(self.profile.stack).row
+        decoded, rows = self._decoded, group(self.profile.stack).row
         return Callchains.of(self.profile.select(rows), decoded.frame_ip, decoded.frame_mode)
 
     def filter(
@@ -277,7 +290,7 @@ class Recording(Exporting):
         QueryError for what cannot be.
         """
         mask = select(
-            self._source.decoded,
+            self._decoded,
             self.path,
             modes=modes,
             numbers={"pid": pid, "tid": tid, "cpu": cpu, "vcpu": vcpu},
@@ -286,7 +299,8 @@ class Recording(Exporting):
             time=time,
             event=event,
         )
-        return Recording(self._source, mask if self._mask is None else mask & self._mask)
+        mask = mask if self._mask is None else mask & self._mask
+        return Recording(self._source, mask, self._inline)
 
     def of_sides(self, modes: str | Iterable[str] | None = None) -> Recording:
         """These modes of this view; those that were to be recorded where None are named."""
@@ -313,19 +327,23 @@ class Recording(Exporting):
         modes: str | Iterable[str] | None = None,
         event: str | None = None,
         heatmap: str | bool = False,
+        inline: bool = False,
         **options: Any,
     ) -> ReportView:
-        """Overhead by any of comm pid tid cpu dso symbol mode machine vcpu event, self and with
-        children; `options` are those of `profile.report.report`. Displays with a flame graph, and
-        with a heat map of all samples (`heatmap=True`) or of a symbol's share."""
+        """Overhead by any of comm pid tid cpu dso symbol mode machine vcpu event srcline, self and
+        with children; `options` are those of `profile.report.report`. Displays with a flame graph,
+        and with a heat map of all samples (`heatmap=True`) or of a symbol's share. `inline`: see
+        `with_lines()`."""
         from kvmperf_magic.answers import ReportView
         from kvmperf_magic.profile.report import report
 
         keys = tuple(k.strip() for k in sort.split(",")) if isinstance(sort, str) else tuple(sort)
-        view = self.answerable(modes, event)
+        lined = inline or ("srcline" in keys and self._inline is None)
+        base = self.with_lines(inline=inline) if lined else self
+        view = base.answerable(modes, event)
         symbol = None if heatmap is True else heatmap
         shown = self.heatmap(symbol, modes, event) if symbol is not False else None
-        whole = self.of_sides(modes) if event is None else view
+        whole = base.of_sides(modes) if event is None else view
         made = partial(report, sort=keys, **options)
         return ReportView(view, made, shown, whole, options.get("order", "self"))
 
@@ -334,14 +352,18 @@ class Recording(Exporting):
         modes: str | Iterable[str] | None = None,
         event: str | None = None,
         order: Order = "name",
+        inline: bool = False,
         **options: Any,
     ) -> FlameGraph:
         """The call tree as a picture: guests as VM -> vCPU -> [guest kernel] -> frames. Siblings
         stand by "name", the heaviest first ("heavy"), or as they came in "time"; best seen so is
-        one thread or vCPU: `rec.filter(vcpu=0).flamegraph(order="time")`."""
+        one thread or vCPU: `rec.filter(vcpu=0).flamegraph(order="time")`. `inline`: see
+        `with_lines()`."""
         from kvmperf_magic.answers import flamegraph
 
-        return flamegraph(self.answerable(modes, event), order=order, **options)
+        view = self.answerable(modes, event)
+        shown = view.with_lines(inline=True) if inline else view
+        return flamegraph(shown, order=order, **options)
 
     def timeline(
         self,
@@ -372,24 +394,7 @@ class Recording(Exporting):
 
     def summary(self) -> Table:
         """What is in it, a line each."""
-        p = self.profile
-        weights = np.bincount(p.mode, p.period, len(MODES))
-        total = weights.sum() or 1
-        shares = [f"{MODES[m]} {weights[m] / total:.1%}" for m in np.flatnonzero(weights)]
-        pids = np.unique(p.machine.codes)
-        unnamed = p.period[p.symbol.where("[unknown]".__eq__)].sum() / total
-        lines = {
-            "file": self.name,
-            "recorded on": " ".join(filter(None, (self.header.hostname, self.header.os_release))),
-            "events": ", ".join(self.events["name"][self.events["samples"] > 0]),
-            "samples": f"{len(p.time):,} in {self.duration:.2f} s",
-            "modes": ", ".join(shares),
-            "machines": ", ".join(p.machine.categories[i] for i in pids),
-            "named": f"{1 - unnamed:.1%} of the weight",
-            "complete": str(self.lost),
-        }
-        lines |= {f"warning {i}": w for i, w in enumerate(self.warnings, 1)}
-        return Table({"what": _strings(list(lines)), "value": _strings(list(lines.values()))})
+        return summary_table(self)
 
     @property
     def origin(self) -> int:
@@ -410,7 +415,3 @@ class Recording(Exporting):
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
-
-
-def _strings(values: Sequence[str]) -> Categorical:
-    return Categorical(np.arange(len(values), dtype=np.int32), list(values))

@@ -31,7 +31,7 @@ from kvmperf_magic.stacks import Addresses
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.table import Categorical, Column, Table
 
-_FORMAT = 2  # changes with what is kept, and with how it is worked out
+_FORMAT = 3  # changes with what is kept, and with how it is worked out
 _NUMBERS = ("time", "period", "mode", "ip", "pid", "tid", "cpu", "vcpu")
 _STRINGS = ("event", "comm", "symbol", "dso", "machine")
 _SOURCES = ("dso", "source", "symbols", "note")
@@ -71,7 +71,7 @@ def _looked_for(sources: Table, options: SymbolOptions) -> dict[str, list[int] |
         paths.add(str(tree))
         with suppress(OSError):
             paths |= {str(folder) for folder in tree.iterdir()}
-    paths |= {"/boot", f"{_DEBUG}/boot"}
+    paths |= {"/boot", f"{_DEBUG}/boot", "/lib/modules"}
     return {
         path: identity(path)
         for path in sorted(paths)

@@ -12,17 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_magic.decoding import Decoded, decode
+from kvmperf_magic.errors import FileError
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.perfdata.chains import Chains
 from kvmperf_magic.perfdata.reader import PerfFile
 from kvmperf_magic.progress import steps
 from kvmperf_magic.remembering import Memory, Remembered, Said
 from kvmperf_magic.sampler.facts import boot_id
+from kvmperf_magic.symbols import jitdump, kept
+from kvmperf_magic.symbols.jitdump import Jit
+from kvmperf_magic.symbols.kept import Keeping
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.spaces import AddressSpaces
 from kvmperf_magic.symbols.symbolizer import Symbolizer
 from kvmperf_magic.unwinding.complete import complete
 
+CLOCK_MONOTONIC = 1
 _WORTH_KEEPING = 0.5  # seconds of decoding from which on a cache is written
 
 
@@ -34,6 +39,10 @@ class Source:
         self.options = options
         self._memory = Memory(file, options, self._decoded_said) if cache else None
         self._stack_warnings: list[str] = []
+        self._lined: dict[bool, Decoded] = {}
+        self._carried_warnings: list[str] = []
+        if file.is_packed:
+            _ = self.keeping  # what is wrong with it is told at once
         self.machines = [Machine.from_json(m) for m in file.kvmperf.get("machines", [])]
 
     @cached_property
@@ -47,19 +56,78 @@ class Source:
             same_boot=recorded_on_this_boot(file),
             os_release=file.header.os_release,
             vm_names={m.pid: m.name for m in self.machines if m.kind == "guest"},
+            ksymbols=file.sideband.ksymbol,
+            jits=self.jits,
+            keeping=self.keeping,
+            kernel_directory=file.kernel_directory,
+        )
+
+    @cached_property
+    def keeping(self) -> Keeping | None:
+        """The names that the recording carries."""
+        raw = self.file.symbols
+        if not raw:
+            return None
+        try:
+            return kept.decode(memoryview(raw))
+        except ValueError as error:
+            if self.file.is_packed:
+                raise FileError(
+                    self.file.path, f"its symbols: {error}", hint="save it again, do not trust it"
+                ) from None
+            self._carried_warnings.append(f"the names that the recording carries: {error}")
+            return None
+
+    @cached_property
+    def jits(self) -> dict[int, Jit]:
+        """The code of JIT compilers, by process."""
+        if self.keeping is not None:
+            return self.keeping.jits()
+        return jitdump.of_recording(
+            self.file.sideband.mmap,
+            alive=recorded_on_this_boot(self.file),
+            timed=all(event.attr.clockid == CLOCK_MONOTONIC for event in self.file.events),
         )
 
     @cached_property
     def spaces(self) -> AddressSpaces:
         sideband = self.file.sideband
-        return AddressSpaces(sideband.mmap, sideband.comm, sideband.fork)
+        renewed = {pid: jit.starts[1:] for pid, jit in self.jits.items()}
+        return AddressSpaces(sideband.mmap, sideband.comm, sideband.fork, renewed)
 
     @cached_property
     def chains(self) -> Chains:
         """The callchains of all samples, with the user frames that were left to be worked out."""
         if not self.options.unwind:
             return self.file.samples.chains
+        if self.keeping is not None and self.keeping.chains is not None:
+            self._stack_warnings += self.keeping.warnings
+            return self._carried(*self.keeping.chains)
         return complete(self.file, self.spaces, self.symbolizer, self._stack_warnings)
+
+    def _carried(self, offsets: NDArray[np.int64], words: NDArray[np.uint64]) -> Chains:
+        """The callchains that were saved, if they are those of these samples."""
+        if len(offsets) != len(self.file.samples) + 1:
+            self._stack_warnings.append("the stacks that the recording carries are of another")
+            return self.file.samples.chains
+        return Chains.of(offsets, words)
+
+    def carried(self) -> bytes:
+        """All that names this recording's samples and stacks, as it can carry it."""
+        if self._remembered is not None:
+            # what was kept is names alone: find out again where they come from
+            return Source(self.file, self.options).carried()
+        _ = self.decoded.profile.stacked
+        own, chains = self.file.samples.chains, self.chains
+        made = chains is not own
+        return kept.encode(
+            Keeping(
+                self.symbolizer.kept(),
+                self.symbolizer.contained,
+                chains.compact() if made else None,
+                tuple(self._stack_warnings) if made else (),
+            )
+        )
 
     @cached_property
     def _remembered(self) -> Remembered | None:
@@ -77,6 +145,13 @@ class Source:
             return self._memory.keep(decoded)
         return decoded
 
+    def lined(self, inline: bool) -> Decoded:
+        """`decoded` with source lines, and with inlined functions as frames if `inline`."""
+        if inline not in self._lined:
+            fresh = self._decode() if self._remembered is not None else self.decoded
+            self._lined[inline] = fresh.lined(inline=inline)
+        return self._lined[inline]
+
     @property
     def weights(self) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
         """The event (an index) and the period of every sample."""
@@ -92,7 +167,8 @@ class Source:
         return self._remembered.said() if self._remembered else self._decoded_said()
 
     def _decoded_said(self) -> Said:
-        warnings = [*self._stack_warnings, *self.symbolizer.warnings]
+        carried, stacks = self._carried_warnings, self._stack_warnings
+        warnings = [*carried, *stacks, *self.symbolizer.warnings]
         return Said(warnings, self.symbolizer.sources)
 
     def _decode(self) -> Decoded:
@@ -126,7 +202,10 @@ class Source:
 
 
 def recorded_on_this_boot(file: PerfFile) -> bool:
-    """True if the recording was made on the running kernel, since it booted, on this host."""
+    """True if the recording was made on the running kernel, since it booted, on this host, and
+    does not bring its names along."""
+    if file.symbols:
+        return False
     if "boot_id" in file.kvmperf:
         return bool(file.kvmperf["boot_id"] == boot_id())
     header = file.header

@@ -11,6 +11,7 @@ from pathlib import Path
 import browser
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from perfpython import perf_python
 
 
 def _kvm() -> bool:
@@ -43,6 +44,8 @@ NEEDS: dict[str, tuple[Callable[[], object], str]] = {
     "chromium": (_which(*browser.NAMES), "no Chromium"),
     "fixtures": (_fixtures, "KVMPERF_FIXTURES names no folder with recordings"),
     "compiler": (_which("cc", "gcc", "clang"), "no C compiler"),
+    "perfpython": (perf_python, "no Python 3.12 or later that has -X perf"),
+    "rust": (_which("rustc"), "no rustc"),
 }
 
 

@@ -19,13 +19,13 @@ import kvmperf_widgets
 
 # from the ground up; of folders on one floor none imports another
 FLOORS = (
-    "errors modes parallel numbering frontend files progress tabletext table cache",
+    "errors modes parallel numbering frontend files progress tabletext table cache blob",
     "perfdata symbols",
     "guests sampler",
     "unwinding",
     "profile lost",
-    "callchains stacks whose decoding remembering source filters",
-    "exporting recording",
+    "callchains stacks whose lining decoding remembering source filters",
+    "exporting describing recording",
     "export",
     "answers dashboard facets heatmap comparison",
     "recorder history ranking places liveview live",

@@ -202,6 +202,7 @@ class Feature(IntEnum):
     CPU_DOMAIN_INFO = 32
     E_MACHINE = 33
     CLN_SIZE = 34
+    KVMPERF_SYMBOLS = 249  # ours: names that the recording carries, see symbols/kept.py
     KVMPERF = 250  # ours: JSON, see features.py; perf and others skip bits they do not know
 
 

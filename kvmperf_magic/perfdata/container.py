@@ -6,12 +6,14 @@ import mmap
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kvmperf_magic.errors import FileError
+from kvmperf_magic.perfdata import packed
 from kvmperf_magic.perfdata.abi import FILE_HEADER_SIZE, PIPE_HEADER_SIZE
 from kvmperf_magic.perfdata.attr import ATTR_SIZE_VER0
 from kvmperf_magic.perfdata.directory import data_files, main_file
@@ -37,7 +39,11 @@ class Container:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._packed: packed.Packed | None = None
         self._buffer = _mapped(main_file(path))
+        if packed.is_packed(self._buffer):
+            self._packed = packed.unpack(path, self._buffer)
+            self._buffer = self._packed.members[packed.DATA]
         head = bytes(self._buffer[:FILE_HEADER_SIZE])
         kind = kind_of(path, head)
         self.pipe, self.order = kind.pipe, kind.order
@@ -48,6 +54,33 @@ class Container:
             self.start = min(header.data.offset, len(self._buffer))
             if header.data.size:
                 self._end = header.data.end
+
+    @property
+    def is_packed(self) -> bool:
+        return self._packed is not None
+
+    @property
+    def name(self) -> str:
+        """The recording's own name: that of its file, before it was packed."""
+        return self._packed.name if self._packed else Path(self.path).name
+
+    @property
+    def symbols(self) -> Buffer | None:
+        """What was packed with it to name its addresses."""
+        return self._packed.members.get(packed.SYMBOLS) if self._packed else None
+
+    @property
+    def kernel_directory(self) -> Path | None:
+        """The copy of /proc/kcore and /proc/kallsyms that `perf record --kcore` makes."""
+        found = Path(self.path) / "kcore_dir"
+        return found if found.is_dir() else None
+
+    def members(self) -> dict[str, Buffer]:
+        """The files that it is made of."""
+        if self._packed:
+            return {n: b for n, b in self._packed.members.items() if n != packed.SYMBOLS}
+        threads = {path.name: _mapped(path) for path in data_files(self.path)}
+        return {packed.DATA: self._buffer, **threads}
 
     def begin(self) -> tuple[Session, list[Damage]]:
         """A session that knows what stands outside of the records. FileError where a file has
@@ -81,13 +114,22 @@ class Container:
         _populate(self._buffer)
         walked = walk(self._buffer, self.start, min(self._end, size), self.order)
         yield walked, damage + _problem(walked, "")
-        for path in data_files(self.path):
+        for name, mapped in self._threads():
             try:
-                walked = walk(_mapped(path), order=self.order)
+                walked = walk(mapped(), order=self.order)
             except FileError as error:
-                yield walk(b"", order=self.order), [Damage(0, f"{path.name}: {error.message}")]
+                yield walk(b"", order=self.order), [Damage(0, f"{name}: {error.message}")]
             else:
-                yield walked, _problem(walked, f"{path.name}: ")
+                yield walked, _problem(walked, f"{name}: ")
+
+    def _threads(self) -> Iterator[tuple[str, Callable[[], Buffer]]]:
+        """The files of a recorder's threads, by name."""
+        if self._packed:
+            others = self._packed.members.keys() - {packed.DATA, packed.SYMBOLS}
+            for name in sorted(others, key=lambda one: (len(one), one)):
+                yield name, partial(self._packed.members.__getitem__, name)
+        for path in data_files(self.path):
+            yield path.name, partial(_mapped, path)
 
     def _read_attrs(self, header: FileHeader, session: Session, damage: list[Damage]) -> None:
         """The attrs section: entries of {attr, Section of its ids}, as long as attr_size says."""

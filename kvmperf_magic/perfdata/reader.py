@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from kvmperf_magic.errors import FileError
 from kvmperf_magic.perfdata.abi import Feature
 from kvmperf_magic.perfdata.attr import Event
+from kvmperf_magic.perfdata.carrying import with_feature
 from kvmperf_magic.perfdata.compressed import joined
 from kvmperf_magic.perfdata.container import Container, Damage
 from kvmperf_magic.perfdata.features import BuildId
 from kvmperf_magic.perfdata.header import Header
+from kvmperf_magic.perfdata.packed import DATA, SYMBOLS, pack
 from kvmperf_magic.perfdata.samples import SampleColumns
 from kvmperf_magic.perfdata.sideband import Sideband
+from kvmperf_magic.perfdata.walk import Buffer
 
 __all__ = ["Auxtrace", "Damage", "Header", "PerfFile", "read"]
 
@@ -55,6 +60,45 @@ class PerfFile:
     @property
     def path(self) -> str:
         return self._container.path
+
+    @property
+    def name(self) -> str:
+        """The recording's name, for titles."""
+        return self._container.name
+
+    @property
+    def symbols(self) -> Buffer | None:
+        """The names that the recording carries, see symbols/kept.py."""
+        return self._container.symbols or self.features.get(Feature.KVMPERF_SYMBOLS)
+
+    @property
+    def kernel_directory(self) -> str | None:
+        """Where the recording holds a copy of what the kernel showed of itself."""
+        found = self._container.kernel_directory
+        return None if found is None else str(found)
+
+    @property
+    def is_packed(self) -> bool:
+        return self._container.is_packed
+
+    def packed(self, name: str, symbols: bytes) -> Iterable[bytes]:
+        """This recording with these names as one compressed file, in pieces."""
+        return pack(name, {**self._container.members(), SYMBOLS: symbols})
+
+    def carrying(self, symbols: bytes) -> Iterable[bytes]:
+        """This recording with these names as one perf.data, in pieces.
+
+        Raises:
+            FileError: it is of a kind that has no place for them.
+        """
+        members = self._container.members()
+        if len(members) > 1:
+            raise FileError(
+                self.path,
+                "is a directory of several files",
+                hint="save it under a name that ends in .kvmperf",
+            )
+        return with_feature(self.path, members[DATA], Feature.KVMPERF_SYMBOLS, symbols)
 
     @property
     def header(self) -> Header:

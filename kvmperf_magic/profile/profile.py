@@ -20,11 +20,12 @@ GUEST_CODES = mode_codes(GUEST_MODES)
 
 @dataclass(frozen=True)
 class FrameTable:
-    """Frames that stacks are made of: one row a frame."""
+    """Frames that stacks are made of: one row a frame; `srcline` where lines were asked for."""
 
     symbol: Categorical
     dso: Categorical
     mode: NDArray[np.uint8]
+    srcline: Categorical | None = None
 
     def __len__(self) -> int:
         return len(self.mode)
@@ -94,6 +95,7 @@ class Profile:
     machine: Categorical
     stacked_later: Callable[[], Stacked]
     unit: str = ""
+    srcline: Categorical | None = None  # file:line, where it was asked for
 
     @cached_property
     def stacked(self) -> Stacked:

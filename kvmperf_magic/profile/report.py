@@ -27,6 +27,7 @@ from kvmperf_magic.table import Categorical, Column, Table
 FRAME_KEYS = ("dso", "symbol", "mode")
 SAMPLE_KEYS = ("comm", "pid", "tid", "cpu", "machine", "vcpu", "event")
 SORT_KEYS = (*SAMPLE_KEYS, *FRAME_KEYS)
+LINE_KEY = "srcline"  # of profiles whose frames have lines
 
 _ADDENDS = 4_000_000  # (sample group, stack, frame) summed at a time: bounds the memory
 
@@ -70,7 +71,7 @@ def report(
     order: Literal["self", "children"] = "self",
     percent_limit: float = 0.0,
 ) -> Report:
-    """The profile by sort keys (`SORT_KEYS`, also as perf's "comm,dso,sym").
+    """The profile by sort keys (`SORT_KEYS`, also as perf's "comm,dso,sym"; LINE_KEY).
 
     As perf counts (tools/perf/builtin-report.c, util/hist.c: iter_add_next_cumulative_entry()):
     every frame of a sample's stack makes a row of its own with the sample's comm, pid ... and the
@@ -78,7 +79,9 @@ def report(
     row is in its stack. `modes` filters by the leaf's mode; percents are of what is left.
     Rows are sorted by self or children periods and dropped under `percent_limit` of that.
     """
-    keys = keys_of(sort, SORT_KEYS)
+    keys = keys_of(sort, (*SORT_KEYS, LINE_KEY))
+    if LINE_KEY in keys and profile.srcline is None:
+        raise QueryError("these samples have no source lines", "recording.report() looks them up")
     if order not in {"self", "children"}:
         raise QueryError(f"no order {order!r}", "order: self, children")
     if order == "children" and not children:
@@ -89,7 +92,7 @@ def report(
     sample_keys = [getattr(profile, k) for k in keys if k in SAMPLE_KEYS]
     groups = group_rows([codes_of(c) for c in sample_keys], len(profile))
     pairs = pairs_of(profile, groups.ids, len(groups))
-    entry = frame_groups(profile, [k for k in keys if k in FRAME_KEYS])
+    entry = frame_groups(profile, [k for k in keys if k not in SAMPLE_KEYS])
     entries = int(entry.max(initial=0)) + 1
 
     # rows are (sample group, frame entry), written as one number

@@ -9,6 +9,7 @@ so that .plt.sec and .plt.got are named too.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,7 @@ _NOTYPE, _OBJECT, _FUNC, _GNU_IFUNC = 0, 1, 2, 10
 _LOCAL, _WEAK = 0, 2
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
 _SHF_ALLOC = 2
+_LAST = 2**64 - 1
 _R_X86_64_GLOB_DAT, _R_X86_64_JUMP_SLOT, _R_X86_64_IRELATIVE = 6, 7, 37
 
 
@@ -46,14 +48,14 @@ class Segments:
         """The link-time address of each file offset; an offset outside stays as it is."""
         result = offset.copy()
         done = np.zeros(len(offset), np.bool_)
-        for i in range(len(self.offset)):
+        places = zip(self.offset.tolist(), self.file_size.tolist(), self.address, strict=True)
+        for begin, size, address in places:
+            end = min(begin + size, _LAST)
             # mmap works in pages, so the pages around a segment come along with it
-            first = self.offset[i] & ~np.uint64(4095)
-            last = (self.offset[i] + self.file_size[i] + np.uint64(4095)) & ~np.uint64(4095)
-            exact = (offset >= self.offset[i]) & (offset < self.offset[i] + self.file_size[i])
-            near = ~done & (offset >= first) & (offset < last)
+            exact = (offset >= begin) & (offset < end)
+            near = ~done & (offset >= begin & ~4095) & (offset < min(end + 4095 & ~4095, _LAST))
             here = exact | near
-            result[here] = offset[here] - self.offset[i] + self.address[i]
+            result[here] = offset[here] - np.uint64(begin) + address
             done |= exact
         return result
 
@@ -61,9 +63,8 @@ class Segments:
         """Whether each link-time address lies in an executable segment."""
         found = np.zeros(len(address), np.bool_)
         for i in np.flatnonzero(self.executable):
-            found |= (address >= self.address[i]) & (
-                address < self.address[i] + self.memory_size[i]
-            )
+            begin, size = int(self.address[i]), int(self.memory_size[i])
+            found |= (address >= begin) & (address < min(begin + size, _LAST))
         return found
 
 
@@ -160,12 +161,18 @@ class ElfImage:
     def _first(self, kind: str) -> Section | None:
         return next((s for s in self.sections if s.type == kind and s.size), None)
 
-    def symbols(self, runtime: ElfImage | None = None) -> SymbolTable:
+    def symbols(
+        self, runtime: ElfImage | None = None, sections: Mapping[int, int] | None = None
+    ) -> SymbolTable:
         """Functions, objects and labels by link-time address, PLT entries included.
 
         `runtime` is the file that is mapped where this one only holds its debug data: it gives
-        the PLT. A table that is damaged gives the symbols that can be read.
+        the PLT. A table that is damaged gives the symbols that can be read. `sections`: only
+        symbols of these count, and they count from the address given.
         """
+        if sections is not None:
+            found = self._first("SHT_SYMTAB")
+            return _table([] if found is None else [self._raw(found, sections)])
         tables = [(self, self._first("SHT_SYMTAB")), (self, self._first("SHT_DYNSYM"))]
         if runtime is not None and tables[1][1] is None:
             tables.append((runtime, runtime._first("SHT_DYNSYM")))
@@ -174,7 +181,8 @@ class ElfImage:
             parts.append((runtime or self)._plt())
         return _table(parts)
 
-    def _records(self, section: Section) -> NDArray[Any]:
+    def records(self, section: Section) -> NDArray[Any]:
+        """A symbol table as it stands: name, value, size, info, other, section."""
         o = "<" if self.little else ">"
         if self.is_64:
             fields = [
@@ -208,9 +216,9 @@ class ElfImage:
             found = self._string_tables[link] = found if found.endswith(b"\0") else found + b"\0"
         return found
 
-    def _raw(self, section: Section) -> _Raw:
-        """The symbols of one table that perf counts."""
-        records, strings = self._records(section), self._strings(section)
+    def _raw(self, section: Section, sections: Mapping[int, int] | None = None) -> _Raw:
+        """The symbols of one table that perf counts; see `symbols()`."""
+        records, strings = self.records(section), self._strings(section)
         # SHN_XINDEX and other reserved numbers name no section here
         index = records["section"].astype(np.int64)
         alloc = np.array([bool(s.flags & _SHF_ALLOC) for s in self.sections])
@@ -220,6 +228,11 @@ class ElfImage:
         known &= records["name"] < len(strings)
         visible = (records["other"] & 3 != 1) & (records["other"] & 3 != 2)
         here = np.where(known, index, 0)
+        moved = np.zeros(len(self.sections), np.uint64)
+        if sections is not None:
+            chosen = np.zeros(len(self.sections), np.bool_)
+            chosen[list(sections)], moved[list(sections)] = True, list(sections.values())
+            alloc &= chosen
         typed = (kind == _FUNC) | (kind == _GNU_IFUNC) | (kind == _OBJECT)
         label = (kind == _NOTYPE) & visible & coded[here]
         rows = np.flatnonzero(known & alloc[here] & (typed | label))
@@ -228,6 +241,7 @@ class ElfImage:
         stops = np.flatnonzero(np.frombuffer(strings, np.uint8) == 0)
         length = stops[np.searchsorted(stops, name_at)] - name_at
         value = records["value"].astype(np.uint64)
+        value += moved[here[rows]]
         if self.machine == "EM_ARM":
             value[kind[rows] == _FUNC] &= ~np.uint64(1)
         raw = _Raw(
@@ -251,7 +265,7 @@ class ElfImage:
             return _Raw.named([], [], b"", [])
         dtype = np.dtype([("offset", "<u8"), ("type", "<u4"), ("symbol", "<u4"), ("addend", "<i8")])
         slots: dict[int, str] = {}
-        records, strings = self._records(dynsym), self._strings(dynsym)
+        records, strings = self.records(dynsym), self._strings(dynsym)
         for section in filter(None, map(self.section, (".rela.plt", ".rela.dyn"))):
             data = self.content(section)
             relocations = np.frombuffer(data, dtype, count=len(data) // dtype.itemsize)

@@ -38,6 +38,8 @@ class Section:
     offset: int
     size: int
     link: int
+    align: int
+    info: int
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def _sections(file: BinaryIO, headers: NDArray[Any], names_in: int) -> list[Sect
     file.seek(int(headers[names_in]["offset"]))
     names = file.read(int(headers[names_in]["size"]))
     found = []
-    wanted = ("name", "type", "flags", "addr", "offset", "size", "link")
+    wanted = ("name", "type", "flags", "addr", "offset", "size", "link", "align", "info")
     for name, kind, *numbers in zip(*(headers[field].tolist() for field in wanted), strict=True):
         text = names[name : names.find(b"\0", name)] if kind != _SHT_NULL else b""
         found.append(

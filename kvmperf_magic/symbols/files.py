@@ -1,8 +1,9 @@
 """From a mapped file to the file that holds its symbols.
 
 The order is perf's (tools/perf/util/symbol.c: binary_type_symtab): a debug file by
-.gnu_debuglink, perf's build-id cache, the distributions' debug trees, the build-id tree, the
-binary itself. A file whose build-id is not the recorded one is never used.
+.gnu_debuglink, perf's build-id cache, the distributions' debug trees, the build-id tree,
+debuginfod servers where they are to be asked, the binary itself. A file whose build-id is not the
+recorded one is never used.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.symbols import buildid
+from kvmperf_magic.symbols.debuginfod import Debuginfod, Kind
 from kvmperf_magic.symbols.elf import ElfImage
 
 _DEBUG = Path("/usr/lib/debug")
@@ -37,8 +39,9 @@ def find(
     symfs: str | Path | None = None,
     pid: int = 0,
     container: bool = False,
+    server: Debuginfod | None = None,
 ) -> Found:
-    """The files for a mapped path.
+    """The files for a mapped path; `server` is asked for what is not here.
 
     `pid` is a process that still runs with it, or 0; `container` says that it sees another
     file system than we do, so that our file of the same path is not its.
@@ -59,13 +62,44 @@ def find(
             runtime = image
             break
         notes.append(f"{candidate}: has changed since: its build-id is another")
+    if runtime is None and server is not None:
+        runtime = _fetched(server, build_id, "executable", notes)
     if runtime is None:
         return Found(None, None, "; ".join(notes) or "no such file here")
     if not runtime.has_symtab:
         debug = _debug_file(Path(runtime.path), runtime, build_id, notes)
+        wanted = runtime.build_id or build_id
+        if debug is None and server is not None:
+            debug = _fetched(server, wanted, "debuginfo", notes)
         if debug is not None:
             return Found(runtime, debug, "; ".join(notes))
+        if not notes:
+            notes.append("exported names only: no file with its symbols here")
     return Found(runtime, runtime, "; ".join(notes))
+
+
+def debug_file(image: ElfImage, server: Debuginfod | None = None) -> ElfImage | None:
+    """The file with the debug data of one that has none."""
+    notes: list[str] = []
+    found = _debug_file(Path(image.path), image, image.build_id, notes)
+    if found is None and server is not None and image.build_id:
+        found = _fetched(server, image.build_id, "debuginfo", notes)
+    return found
+
+
+def _fetched(server: Debuginfod, build_id: str, kind: Kind, notes: list[str]) -> ElfImage | None:
+    path = server.find(build_id, kind, notes)
+    if path is None:
+        return None
+    try:
+        image = ElfImage(path)
+    except FileError as error:
+        notes.append(error.message)
+        return None
+    if image.build_id and buildid.same(build_id, image.build_id):
+        return image
+    notes.append(f"{path}: is for another build")
+    return None
 
 
 def _runtimes(
@@ -104,7 +138,12 @@ def _mapped(path: str, pid: int) -> Iterator[Path]:
 def cache_folder(build_id: str) -> Path:
     """The folder of a build-id in perf's cache (tools/perf/util/build-id.c)."""
     name = buildid.normal(build_id)
-    return Path.home() / ".debug" / ".build-id" / name[:2] / name[2:]
+    return cache_root() / ".build-id" / name[:2] / name[2:]
+
+
+def cache_root() -> Path:
+    """perf's cache."""
+    return Path.home() / ".debug"
 
 
 def _debug_file(path: Path, runtime: ElfImage, build_id: str, notes: list[str]) -> ElfImage | None:

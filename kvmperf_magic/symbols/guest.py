@@ -6,7 +6,7 @@ being the VMM's (tools/perf/util/machine.c: machines__create_guest_kernel_maps()
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 
 from kvmperf_magic.errors import KvmperfError
 from kvmperf_magic.symbols import kallsyms
-from kvmperf_magic.symbols.elf import ElfImage
+from kvmperf_magic.symbols.elf import ElfImage, Segments
+from kvmperf_magic.symbols.kept import KERNEL, PROGRAM, Keeping, Kept
 from kvmperf_magic.symbols.kernel import (
     GUEST_IMAGE,
     KernelMaps,
     KernelSymbols,
     dso_numbers,
+    kernel_maps,
 )
+from kvmperf_magic.symbols.lines import Lines, Located
 from kvmperf_magic.symbols.names import NamedTable, NameList
-from kvmperf_magic.symbols.options import SymbolOptions
+from kvmperf_magic.symbols.options import PathLike, SymbolOptions
 from kvmperf_magic.symbols.slide import Fit
 from kvmperf_magic.symbols.symboltable import SymbolTable
 
@@ -71,8 +74,11 @@ class Guest:
         names: NameList,
         sources: list[Source],
         host: Callable[[], KernelSymbols],
+        keeping: Keeping | None = None,
+        boot: int = 0,
     ) -> None:
         self.pid = pid
+        self._boot = boot
         self.name = name or f"VM {pid}"
         self.warnings: dict[str, str] = {}
         self._options = options
@@ -84,12 +90,44 @@ class Guest:
         self._maps = maps
         self._kernel: NamedTable | None = None
         self.kernel = KernelSymbols(None, "", "")
+        self._lines: Lines | None = None
+        # what is named for this guest comes before what was kept of it
+        named = sources or options.guest_symbols == "host" or self._mounted("kallsyms")
+        self._kept = keeping.kernel(pid, boot=boot) if keeping and not named else None
+        self._kept_program = keeping.program(pid, boot) if keeping and not self._elf_path else None
+        if self._kept is not None:
+            self._take(self._kept)
         modules = self._modules_file()
         if modules is not None:
             try:
                 self._maps = maps.with_modules(kallsyms.parse_modules(modules))
             except KvmperfError as error:
                 self.warnings["modules"] = str(error)
+
+    def _take(self, kept: Kept) -> None:
+        """Be as this guest was when the recording was saved: nothing is judged again."""
+        self._maps = kernel_maps((start, end, name, "") for start, end, name in kept.maps)
+        self.kernel = KernelSymbols(kept.table, kept.source, kept.note, kept.count)
+        if kept.table is not None:
+            self._kernel = NamedTable(kept.table, self._names, readable=False)
+        if not self._elf_path:
+            self.warnings = {line: line for line in kept.warnings}
+
+    def kept(self) -> Iterator[Kept]:
+        """What was asked for, as a recording can carry it."""
+        kernel = self.kernel
+        yield Kept(
+            *(self.pid, KERNEL, "", ""),
+            None if self._kernel is None else self._kernel.asked_for(),
+            *(kernel.source, kernel.note, kernel.size),
+            boot=self._boot,
+            maps=tuple((start, end, name) for start, end, name, _ in self._maps.rows),
+            warnings=tuple(self.warnings.values()),
+        )
+        if self._elf is not None:
+            segments, named, path, count = self._elf
+            told = ("", "", named.asked_for(), path, "", count)
+            yield Kept(self.pid, PROGRAM, *told, segments=segments, boot=self._boot)
 
     def _modules_file(self) -> Path | None:
         mounted = self._mounted("modules")
@@ -124,11 +162,21 @@ class Guest:
                 found.append((source, Fit(host.table)))
         return found
 
-    @cached_property
-    def _elf(self) -> tuple[ElfImage, NamedTable, str] | None:
-        """The user's ELF file for this VM, by its name, its pid, or for all."""
+    @property
+    def _elf_path(self) -> PathLike | None:
         named = self._options.guest_elfs()
-        path = named.get(self.name, named.get(str(self.pid), named.get("")))
+        return named.get(self.name, named.get(str(self.pid), named.get("")))
+
+    @cached_property
+    def _elf(self) -> tuple[Segments, NamedTable, str, int] | None:
+        """The user's ELF file for this VM, by its name, its pid, or for all: where it lies, its
+        names, its path and how many symbols it has."""
+        kept = self._kept_program
+        if kept is not None and kept.table is not None and kept.segments is not None:
+            readable = self._options.demangle
+            named_table = NamedTable(kept.table, self._names, readable=readable)
+            return kept.segments, named_table, kept.source, kept.count
+        path = self._elf_path
         if path is None:
             return None
         try:
@@ -136,13 +184,14 @@ class Guest:
         except KvmperfError as error:
             self.warnings["elf"] = f"{self.name}: {error}"
             return None
-        readable = self._options.demangle
-        return image, NamedTable(image.symbols(), self._names, readable=readable), str(path)
+        table = image.symbols()
+        named_table = NamedTable(table, self._names, readable=self._options.demangle)
+        return image.segments, named_table, str(path), len(table)
 
     @property
     def elf_source(self) -> tuple[str, int] | None:
         """The ELF file for user code and how many symbols it has."""
-        return None if self._elf is None else (self._elf[2], len(self._elf[1].table))
+        return None if self._elf is None else self._elf[2:]
 
     def resolve_user(
         self, address: NDArray[np.uint64]
@@ -150,6 +199,8 @@ class Guest:
         """The numbers of symbol and DSO for addresses of guest user code."""
         symbol, dso, inside = self._by_elf(address)
         outside = len(address) - int(inside.sum())
+        if self._kept is not None and not self._elf_path:
+            return symbol, dso
         if self._elf is None:
             self.warnings.setdefault(
                 "elf",
@@ -169,11 +220,20 @@ class Guest:
         dso = np.zeros(len(address), np.int32)
         inside = np.zeros(len(address), np.bool_)
         if self._elf is not None:
-            image, named, path = self._elf
-            inside = image.segments.runs(address)
+            segments, named, path, _ = self._elf
+            inside = segments.runs(address)
             dso[inside] = self._names.number(path)
             symbol[inside] = named.numbers(named.table.find(address[inside]))
         return symbol, dso, inside
+
+    def locate(self, address: NDArray[np.uint64], located: Located) -> None:
+        """The source lines of what runs the guest's own program."""
+        if self._elf is not None and self._kept_program is None:
+            segments, _, path, _ = self._elf
+            rows = np.flatnonzero(segments.runs(address))
+            if self._lines is None:
+                self._lines = Lines(ElfImage(path), readable=self._options.demangle)
+            located.put(rows, self._lines, address[rows])
 
     def resolve_kernel(
         self, address: NDArray[np.uint64]
@@ -192,7 +252,7 @@ class Guest:
         lost = np.flatnonzero(rows < 0)
         elf_symbol, elf_dso, inside = self._by_elf(address[lost])
         symbol[lost[inside]], dso[lost[inside]] = elf_symbol[inside], elf_dso[inside]
-        if not self._candidates and not inside.all():
+        if self._kept is None and not self._candidates and not inside.all():
             self.warnings.setdefault(
                 "kernel",
                 f"{self.name}: no symbols for its kernel: give guest_kallsyms, guest_vmlinux or "
@@ -202,6 +262,8 @@ class Guest:
 
     def _judge(self, address: NDArray[np.uint64]) -> None:
         """Choose the first source that can hold every address seen so far."""
+        if self._kept is not None:
+            return
         if len(self._seen) < _ENOUGH:
             self._seen = np.union1d(self._seen, address)
         if len(self._seen) == self._judged or not self._candidates:

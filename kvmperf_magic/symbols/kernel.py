@@ -8,7 +8,8 @@ source's own `_text` it gives the slide between both boots.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 
 from kvmperf_magic.errors import KvmperfError
 from kvmperf_magic.symbols import buildid, kallsyms
+from kvmperf_magic.symbols.debuginfod import Debuginfod
 from kvmperf_magic.symbols.elf import ElfImage
-from kvmperf_magic.symbols.files import cache_folder
+from kvmperf_magic.symbols.files import cache_folder, cache_root
 from kvmperf_magic.symbols.names import NameList
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.symboltable import SymbolTable
@@ -29,19 +31,23 @@ GUEST_IMAGE = "[guest.kernel.kallsyms]"
 _IMAGE_MAP = re.compile(r"\[(guest\.)?kernel\.kallsyms(\.\d+)?\](_s?text)?$")
 _MODULE_FILE = re.compile(r"(?:.*/)?([^/]+?)\.ko(?:\.gz|\.xz|\.zst|\.bz2)?$")
 _CPUMODE = 7
+RUNNING = Path("/proc/kallsyms")
+_CODE = (ord("t"), ord("w"))
+_COMPARED = 1000  # functions of the running kernel that a vmlinux is held against
 
 
 @dataclass(frozen=True)
 class KernelMaps:
     """The maps of one kernel: where the image and each module lie, as they were recorded.
 
-    `mark` and `mark_address` are the symbol the image's map names and where it was, "" and 0
-    where the recording does not know.
+    `files` are the names of the maps as they were recorded. `mark` and `mark_address` are the
+    symbol the image's map names and where it was, "" and 0 where the recording does not know.
     """
 
     start: NDArray[np.uint64]
     end: NDArray[np.uint64]
     names: list[str]
+    files: list[str]
     mark: str = ""
     mark_address: int = 0
 
@@ -61,17 +67,24 @@ class KernelMaps:
     def with_modules(self, modules: Mapping[str, tuple[int, int]]) -> KernelMaps:
         """These maps and those of a /proc/modules file."""
         rows = [
-            *zip(self.start.tolist(), self.end.tolist(), self.names, strict=True),
-            *((at, at + size, f"[{name}]") for name, (at, size) in modules.items()),
+            *self.rows,
+            *((at, at + size, f"[{name}]", "") for name, (at, size) in modules.items()),
         ]
-        return _kernel_maps(rows, self.mark, self.mark_address)
+        return kernel_maps(rows, self.mark, self.mark_address)
+
+    @property
+    def rows(self) -> list[tuple[int, int, str, str]]:
+        """Start, end, name and file of each map."""
+        return list(
+            zip(self.start.tolist(), self.end.tolist(), self.names, self.files, strict=True)
+        )
 
 
 def recorded_maps(mmap: Table, cpumode: int, pids: set[int]) -> KernelMaps:
     """The kernel maps of one machine: records of this cpumode under one of these pids."""
     mine = (mmap["misc"].astype(np.int64) & _CPUMODE) == cpumode
     mine &= np.isin(mmap["pid"].astype(np.int64), list(pids))
-    rows: list[tuple[int, int, str]] = []
+    rows: list[tuple[int, int, str, str]] = []
     mark, mark_address = "", 0
     for record in mmap[np.flatnonzero(mine)].rows():
         start, filename = int(record["addr"]), str(record["filename"])
@@ -79,18 +92,23 @@ def recorded_maps(mmap: Table, cpumode: int, pids: set[int]) -> KernelMaps:
         image = _IMAGE_MAP.match(filename)
         if image:
             mark, mark_address = image.group(3) or "", int(record["pgoff"])
-            rows.append((start, end, GUEST_IMAGE if image.group(1) else HOST_IMAGE))
+            name = GUEST_IMAGE if image.group(1) else HOST_IMAGE
+            rows.append((start, end, name, filename))
         else:
-            rows.append((start, end, module_name(filename)))
-    return _kernel_maps(rows, mark, mark_address)
+            rows.append((start, end, module_name(filename), filename))
+    return kernel_maps(rows, mark, mark_address)
 
 
-def _kernel_maps(rows: list[tuple[int, int, str]], mark: str, mark_address: int) -> KernelMaps:
-    rows = sorted(set(rows))
+def kernel_maps(
+    rows: Iterable[tuple[int, int, str, str]], mark: str = "", mark_address: int = 0
+) -> KernelMaps:
+    """Maps of these (start, end, name, file)."""
+    ordered = sorted(set(rows))
     return KernelMaps(
-        np.array([row[0] for row in rows], np.uint64),
-        np.array([row[1] for row in rows], np.uint64),
-        [row[2] for row in rows],
+        np.array([row[0] for row in ordered], np.uint64),
+        np.array([row[1] for row in ordered], np.uint64),
+        [row[2] for row in ordered],
+        [row[3] for row in ordered],
         mark,
         mark_address,
     )
@@ -104,11 +122,19 @@ def module_name(filename: str) -> str:
 
 @dataclass(frozen=True)
 class KernelSymbols:
-    """A symbol table of a kernel, where it is from, and what there is to say about it."""
+    """A symbol table of a kernel, where it is from, and what there is to say about it; `count` is
+    how many symbols the source had where the table has only some of them."""
 
     table: SymbolTable | None
     source: str
     note: str = ""
+    count: int | None = None
+
+    @property
+    def size(self) -> int:
+        if self.count is not None:
+            return self.count
+        return 0 if self.table is None else len(self.table)
 
     def moved(self, delta: int) -> KernelSymbols:
         """For an image `delta` bytes further up: modules do not move with it and are left out."""
@@ -148,11 +174,15 @@ def host_symbols(
     build_id: str,
     same_boot: bool,
     os_release: str | None,
+    directory: str | None = None,
+    server: Debuginfod | None = None,
 ) -> KernelSymbols:
     """The host kernel's symbols from the first source that can be believed.
 
-    In this order: a named kallsyms, a named vmlinux, /proc/kallsyms where this is the boot or
-    the build that was recorded, perf's build-id cache, vmlinux files by build-id.
+    In this order: a named kallsyms, a named vmlinux, the copy of /proc/kcore in the recording's
+    own `directory`, /proc/kallsyms where this is the boot or the build that was recorded, perf's
+    build-id cache (its copies of kallsyms, vmlinux and kcore), vmlinux files by build-id,
+    debuginfod.
 
     Raises:
         SymbolError: a named source cannot be used.
@@ -164,16 +194,26 @@ def host_symbols(
     refused: list[str] = []
     if options.vmlinux is not None:
         image = ElfImage(options.vmlinux)
-        if buildid.same(build_id, image.build_id):
-            return _placed(image.symbols(), str(options.vmlinux), maps)
-        refused.append(f"{options.vmlinux} is another build than the recorded kernel")
-    for path in _unnamed(build_id, same_boot, os_release):
+        if not buildid.same(build_id, image.build_id):
+            refused.append(f"{options.vmlinux} is another build than the recorded kernel")
+        else:
+            table = image.symbols()
+            why = "" if build_id and image.build_id else _contradicted(table, build_id, same_boot)
+            if not why:
+                return _placed(table, str(options.vmlinux), maps)
+            refused.append(f"{options.vmlinux} {why}")
+    candidates = _unnamed(build_id, same_boot, os_release, directory, server, refused)
+    for path in candidates:
         try:
             if path.name == "kallsyms":
                 table = kallsyms.parse(path)
             else:
                 image = ElfImage(path)
-                if not build_id or not image.build_id or not buildid.same(build_id, image.build_id):
+                if not build_id or not image.build_id:
+                    refused.append(f"{path}: whether it is the recorded kernel cannot be told")
+                    continue
+                if not buildid.same(build_id, image.build_id):
+                    refused.append(f"{path}: is of another build")
                     continue
                 table = image.symbols()
         except KvmperfError as error:
@@ -186,20 +226,77 @@ def host_symbols(
     return KernelSymbols(None, "", "; ".join(refused) or "no symbols of the recorded kernel here")
 
 
+def vmlinux(
+    options: SymbolOptions, *, build_id: str, os_release: str | None, server: Debuginfod | None
+) -> ElfImage | None:
+    """The host kernel's ELF file: the one that was named, or one of its build."""
+    if options.vmlinux is not None:
+        image = ElfImage(options.vmlinux)
+        return image if buildid.same(build_id, image.build_id) else None
+    for path in _unnamed(build_id, False, os_release, None, server, []):
+        if path.name != "kallsyms" and build_id:
+            with suppress(KvmperfError):
+                image = ElfImage(path)
+                if image.build_id and buildid.same(build_id, image.build_id):
+                    return image
+    return None
+
+
 def _placed(table: SymbolTable, source: str, maps: KernelMaps) -> KernelSymbols:
     return KernelSymbols(table, source).moved(maps.slide_of(table) or 0)
 
 
-def _unnamed(build_id: str, same_boot: bool, os_release: str | None) -> Iterator[Path]:
+def _runs_here(build_id: str, same_boot: bool) -> bool:
+    """Whether the kernel that was recorded is the one that runs now, or its twin."""
     running = buildid.of_running_kernel()
     same_build = bool(build_id and running) and buildid.same(build_id, running)
-    if same_build or (same_boot and buildid.same(build_id, running)):
-        yield Path("/proc/kallsyms")
+    return same_build or (same_boot and buildid.same(build_id, running))
+
+
+def _contradicted(table: SymbolTable, build_id: str, same_boot: bool) -> str:
+    """What speaks against a vmlinux that no build-id speaks for: the running kernel's own list."""
+    if not _runs_here(build_id, same_boot) or "_text" not in table.marks:
+        return ""
+    try:
+        running = kallsyms.parse(RUNNING)
+    except KvmperfError:
+        return ""
+    lies = running.marks.get("_text", 0) - table.marks["_text"]
+    image = np.array([not module for module in running.modules.categories] or [True])
+    code = running.take(image[running.modules.codes] & np.isin(running.types | 0x20, _CODE))
+    theirs = dict(zip(table.names, table.start.tolist(), strict=True))
+    rows = np.arange(0, len(code), max(len(code) // _COMPARED, 1))
+    places = [(int(code.start[row]), theirs.get(code.name(row))) for row in rows.tolist()]
+    known = [(ours, place + lies) for ours, place in places if place is not None]
+    agree = sum(ours == place for ours, place in known)
+    if len(known) >= len(places) // 2 and agree * 10 >= len(known) * 9:
+        return ""
+    return (
+        f"is not the kernel that was recorded: {agree} of {len(places)} functions of "
+        "/proc/kallsyms are where it has them"
+    )
+
+
+def _unnamed(
+    build_id: str,
+    same_boot: bool,
+    os_release: str | None,
+    directory: str | None,
+    server: Debuginfod | None,
+    refused: list[str],
+) -> Iterator[Path]:
+    if directory is not None:
+        yield Path(directory) / "kallsyms"
+    if _runs_here(build_id, same_boot):
+        yield RUNNING
+    elif build_id:
+        refused.append("/proc/kallsyms is of another kernel")
     if build_id:
         folder = cache_folder(build_id)
-        for name in ("kallsyms", "vmlinux"):
-            if (folder / name).is_file():
-                yield folder / name
+        copies = sorted((cache_root() / "[kernel.kcore]" / buildid.normal(build_id)).glob("*"))
+        for path in (folder / "kallsyms", folder / "vmlinux", *(c / "kallsyms" for c in copies)):
+            if path.is_file():
+                yield path
     if os_release:
         release = Path(os_release).name
         for path in (
@@ -210,3 +307,7 @@ def _unnamed(build_id: str, same_boot: bool, os_release: str | None) -> Iterator
         ):
             if path.is_file():
                 yield path
+    if server is not None and build_id:
+        fetched = server.find(build_id, "debuginfo", refused)
+        if fetched is not None:
+            yield fetched

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from kvmperf_magic.symbols.aliases import best_name
+from kvmperf_magic.symbols.aliases import NO_RIVALS, best_name
 from kvmperf_magic.symbols.demangle import demangle
 from kvmperf_magic.symbols.symboltable import SymbolTable
 from kvmperf_magic.table import Categorical
@@ -53,3 +55,26 @@ class NamedTable:
                 name = self.table.name(row)
             self._numbers[row] = self._names.number(name)
         return self._numbers[rows]
+
+    def asked_for(self) -> SymbolTable:
+        """The symbols whose names were asked for, each with the one name that is shown."""
+        found = self.table.only(np.flatnonzero(self._numbers[:-1] >= 0))
+        chosen = [self._shown(found, row) for row in range(len(found))]
+        length = np.array([len(name) for name in chosen], np.int64)
+        name_at = np.cumsum(length) - length
+        return replace(
+            found,
+            strings=b"".join(chosen),
+            name_at=name_at,
+            name_length=length,
+            rivals=NO_RIVALS,
+            rivalry=None,
+        )
+
+    def _shown(self, table: SymbolTable, row: int) -> bytes:
+        """The raw name, of all a symbol goes by, whose readable form is the one that is shown."""
+        names = table.candidates(row)
+        if self._readable and len(names) > 1:
+            readable = {demangle(name): name for name in reversed(names)}
+            return readable[best_name(list(readable)[::-1])].encode()
+        return names[0].encode()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from kvmperf_magic.errors import QueryError, SymbolError
+from kvmperf_magic.symbols.debuginfod import Debuginfod
 
 PathLike: TypeAlias = "str | Path"
 
@@ -27,6 +28,8 @@ class SymbolOptions:
         guest_elf: an ELF file that runs in the guests' user mode, or one for each VM by its
             name or pid.
         guest_symbols: "host" where the guests run the host's own kernel image.
+        debuginfod: whether servers are asked for what is not here: True are those that
+            DEBUGINFOD_URLS names, else an URL or several. They learn the build-ids of what ran.
         demangle: whether C++ and Rust names are shown as they are written in the source.
         unwind: whether stacks that were copied are unwound, which needs the files that ran.
     """
@@ -40,6 +43,7 @@ class SymbolOptions:
     guest_mount: PathLike | None = None
     guest_elf: PathLike | Mapping[str | int, PathLike] | None = None
     guest_symbols: str | None = None
+    debuginfod: bool | str | Sequence[str] = False
     demangle: bool = True
     unwind: bool = True
 
@@ -66,6 +70,7 @@ class SymbolOptions:
             named = getattr(self, name)
             if named is not None and not Path(named).is_dir():
                 raise SymbolError(f"{name}: there is no folder {named}")
+        Debuginfod.of(self.debuginfod)
         for elf in self.guest_elfs().values():
             _readable("guest_elf", Path(elf))
 

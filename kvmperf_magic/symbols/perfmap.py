@@ -72,21 +72,32 @@ def path_of(pid: int, *, alive: bool) -> Path | None:
     Anybody can write to /tmp: one that belongs to somebody else than root, the reader or the
     process is none (perf's dso__load() takes the first two).
     """
-    owners = {0, os.geteuid()}
-    if alive:
-        with suppress(OSError):
-            owners.add(Path(f"/proc/{pid}").stat().st_uid)
+    trusted = owners(pid, alive=alive)
     candidates = [Path(f"/tmp/perf-{pid}.map")]
     if alive:
         inner = _inner_pid(pid)
-        candidates.insert(0, Path(f"/proc/{pid}/root/tmp/perf-{inner}.map"))
+        candidates.insert(0, process_root(pid) / f"tmp/perf-{inner}.map")
     for path in candidates:
         with suppress(OSError):
             found = path.lstat()
-            owned = stat.S_ISREG(found.st_mode) and found.st_uid in owners
+            owned = stat.S_ISREG(found.st_mode) and found.st_uid in trusted
             if owned and found.st_size <= _MOST_BYTES:
                 return path
     return None
+
+
+def owners(pid: int, *, alive: bool) -> set[int]:
+    """The users whose word on a process's code counts: root, the reader, the process's own."""
+    found = {0, os.geteuid()}
+    if alive:
+        with suppress(OSError):
+            found.add(Path(f"/proc/{pid}").stat().st_uid)
+    return found
+
+
+def process_root(pid: int) -> Path:
+    """The root folder as a running process sees it."""
+    return Path(f"/proc/{pid}/root")
 
 
 def _inner_pid(pid: int) -> int:

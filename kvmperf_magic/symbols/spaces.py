@@ -10,9 +10,10 @@ machine__process_mmap2_event(), maps.c: maps__fixup_overlappings()).
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,9 +84,16 @@ class AddressSpaces:
         mmap: columns time, pid, addr, len, pgoff, filename, build_id, misc; in time order.
         comm: columns time, pid, exec.
         fork: columns time, pid, ppid.
+        renewed: times, ascending, at which a process's code changes though its maps do not.
     """
 
-    def __init__(self, mmap: Table, comm: Table, fork: Table) -> None:
+    def __init__(
+        self,
+        mmap: Table,
+        comm: Table,
+        fork: Table,
+        renewed: Mapping[int, NDArray[np.uint64]] | None = None,
+    ) -> None:
         self._time = mmap["time"].astype(np.uint64)
         self._start = mmap["addr"].astype(np.uint64)
         length = mmap["len"].astype(np.uint64)
@@ -109,7 +117,7 @@ class AddressSpaces:
         self._built: dict[int, Maps] = {}
         lives = _lives(np.unique(pid[user]), comm, fork)
         self._assign(lives, pid, np.flatnonzero(user & (self._end > self._start)))
-        self._cut_lives(lives)
+        self._cut_lives(lives, renewed or {})
         self._index(lives)
 
     def __len__(self) -> int:
@@ -128,9 +136,14 @@ class AddressSpaces:
         ):
             by_pid[one][bisect_right(times[one], time) - 1].rows.append(row)
 
-    def _cut_lives(self, lives: list[_Life]) -> None:
+    def _cut_lives(self, lives: list[_Life], renewed: Mapping[int, NDArray[np.uint64]]) -> None:
         """Cut every life into epochs, parents first: a child begins with their maps."""
         current: dict[int, _Life] = {}
+        ends = {
+            (one.pid, one.time): after.time
+            for one, after in pairwise(lives)
+            if one.pid == after.pid and one.pid in renewed
+        }
         for life in sorted(lives, key=lambda one: one.time):
             base: list[int] = []
             inherited = -1
@@ -149,9 +162,20 @@ class AddressSpaces:
             life.cuts.append(life.time)
             life.epochs.append(-1)
             self._cut(life, base)
+            if life.pid in renewed:
+                end = ends.get((life.pid, life.time), 2**64)
+                self._renew(life, [t for t in renewed[life.pid].tolist() if t < end])
             if replaced is not None and replaced.epoch_at(life.time) >= 0:
                 old = replaced.epoch_at(life.time)
                 self._executed |= dict.fromkeys(life.epochs, old)
+
+    def _renew(self, life: _Life, times: Iterable[int]) -> None:
+        """Cut a life at these times too, with the maps that it has then."""
+        for time in times:
+            at = bisect_right(life.cuts, time) - 1
+            if at >= 0 and life.cuts[at] < time and life.epochs[at] >= 0:
+                life.cuts.insert(at + 1, time)
+                life.epochs.insert(at + 1, self._new(self._rows_of[life.epochs[at]]))
 
     def _new(self, rows: list[int]) -> int:
         self._rows_of.append(rows)
@@ -208,6 +232,12 @@ class AddressSpaces:
         self._times = np.unique(np.array([cut[3] for cut in cuts], np.uint64))
         pid = np.searchsorted(self._pids, np.array([cut[0] for cut in cuts], np.int64))
         rank = np.searchsorted(self._times, np.array([cut[3] for cut in cuts], np.uint64))
+        self._since = np.full(len(self._rows_of), 2**64 - 1, np.uint64)
+        np.minimum.at(
+            self._since,
+            np.array([cut[4] for cut in cuts if cut[4] >= 0], np.int64),
+            np.array([cut[3] for cut in cuts if cut[4] >= 0], np.uint64),
+        )
         self._keys = pid.astype(np.int64) * (len(self._times) + 1) + rank + 1
         self._epochs = np.array([cut[4] for cut in cuts], np.int32)
 
@@ -215,6 +245,10 @@ class AddressSpaces:
     def times(self) -> NDArray[np.uint64]:
         """When the maps of any process change: between two of these `epoch_of` is constant."""
         return self._times
+
+    def since(self, epoch: NDArray[np.int32]) -> NDArray[np.uint64]:
+        """When each of these epochs (>= 0) begins."""
+        return self._since[epoch]
 
     def epoch_of(self, pid: NDArray[np.int32], time: NDArray[np.uint64]) -> NDArray[np.int32]:
         """The epoch of each (pid, time): int32[n], -1 where nothing is known of the process."""

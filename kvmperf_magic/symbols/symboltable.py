@@ -122,6 +122,12 @@ class SymbolTable:
             rivalry=None if self.rivalry is None else self.rivalry[rows],
         )
 
+    def only(self, rows: NDArray[np.int64]) -> SymbolTable:
+        """Those of these ascending rows, for addresses that are in one of them or in none of the
+        table: all of it where a symbol among them encloses more than a look-up goes back over."""
+        enclosed = np.searchsorted(self.start, self.end[rows]) - rows
+        return self if (enclosed > _NESTED).any() else self.take(rows)
+
     def table(self) -> Table:
         """Columns address, size, type, name, module."""
         names, codes = np.unique(np.array(self.names, dtype=object), return_inverse=True)
@@ -134,6 +140,18 @@ class SymbolTable:
                 "module": self.modules,
             }
         )
+
+
+NO_SYMBOLS = SymbolTable(
+    np.zeros(0, np.uint64),
+    np.zeros(0, np.uint64),
+    b"",
+    np.zeros(0, np.int64),
+    np.zeros(0, np.int64),
+    np.zeros(0, np.uint8),
+    Categorical.constant("", 0),
+    {},
+)
 
 
 def find_marks(

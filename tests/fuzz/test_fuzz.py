@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fuzz.mutate import mutated
-from fuzz.seeds import sections, seeds, tracing
+from fuzz.seeds import jitdumps, saved, sections, seeds, symbols, tracing
 from fuzz.targets import TARGETS
 from fuzz.worker import run
 
@@ -22,6 +22,9 @@ _INPUTS = {
     "section": 3000,
     "attr": 3000,
     "tracing": 400,
+    "packed": 150,
+    "symbols": 2000,
+    "jitdumps": 1000,
 }
 _FOUND = Path(__file__).parent / "found"
 
@@ -34,6 +37,9 @@ def corpora() -> dict[str, list[bytes]]:
         "section": [bytes([feature]) + data for feature, data in sections(files)],
         "attr": [data[104:248] for data in files],
         "tracing": tracing(files),
+        "packed": saved(),
+        "symbols": symbols(),
+        "jitdumps": jitdumps(),
     }
 
 
