@@ -127,7 +127,7 @@ def summed(drawn: list[Sample], key: Any) -> Counter[Any]:
     return found
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(
     drawn=st.lists(samples, min_size=1, max_size=40),
     wanted=filters,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,16 @@ def test_bounds_of_time(recording: Recording) -> None:
     for bound in (middle, np.uint64(middle), seconds, np.float64(seconds)):
         assert len(recording.filter(time=(None, bound))) == expected
         assert len(recording.filter(time=(bound, None))) == len(time) - expected
+
+
+def test_lists_are_whole_names(recording: Recording) -> None:
+    symbols = recording.samples["symbol"]
+    names = sorted(set(symbols.tolist()))[:2]
+    expected = int(np.isin(symbols.astype(str), names).sum())
+    assert len(recording.filter(symbol=names)) == expected
+    part = names[0][:-1]
+    assert len(recording.filter(symbol=re.escape(part))) > 0
+    for name in ("comm", "symbol", "dso"):
+        with pytest.raises(QueryError) as caught:
+            recording.filter(**{name: [part]})
+        assert f"no {name} {part!r}" in str(caught.value)

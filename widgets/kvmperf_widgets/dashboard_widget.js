@@ -1,7 +1,8 @@
 /* The dashboard as a widget: what is filtered is the model's `filter`, either side may set it. */
-function sumsAsked(model) {
-  return asked(model, "sums", (_, [view]) =>
-    sumsOf(new Uint8Array(view.buffer, view.byteOffset, view.byteLength)));
+/* The answer to "sums", which loader.js has asked for. */
+async function sumsIn(answer) {
+  const [view] = (await answer).buffers;
+  return sumsOf(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
 }
 
 function openDashboard(model, host, data) {
@@ -38,10 +39,10 @@ function hidden(selector) {
   };
 }
 
-function initialize({ model }) {
-  return standInWith(model, () => sumsAsked(model), (host, data) => openDashboard(model, host, data));
+function initialize({ model, data }) {
+  return standInWith(model, () => sumsIn(data), (host, sums) => openDashboard(model, host, sums));
 }
 
-async function render({ model, el }) { return openDashboard(model, el, await sumsAsked(model)); }
+async function render({ model, el, data }) { return openDashboard(model, el, await sumsIn(data)); }
 
 export default { initialize, render };
