@@ -124,7 +124,7 @@ def test_a_live_view_goes_on_beside_a_busy_cell(lab: str, page: Any, tmp_path: P
     assert not page.locator(".kvmp-top").is_visible()  # its place is taken
     page.locator(".jp-Cell .cm-content").nth(1).click()
     page.keyboard.press("Control+Enter")
-    busy = page.get_by_text("| Busy")
+    busy = page.locator(".jp-InputPrompt", has_text="[*]:")
     busy.wait_for()
 
     seen = set()

@@ -3,7 +3,6 @@ const STRIP_HEIGHT = 64;
 function liveTop(host, model) {
   const look = model.get("look");
   const root = element("div", host, { className: "kvmp-x kvmp-l", tabIndex: -1 });
-  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's `z` and `d d` are not ours
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", "live view of host and guests. Slash filters, f freezes, " +
     "z forgets what was counted, d lets counts decay or not, p saves a snapshot, q stops; arrows " +
