@@ -5,14 +5,13 @@ A guest tells of itself over its serial lines only: messages on the first, files
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import shutil
 import socket
-import struct
 import subprocess
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,9 +29,10 @@ mount -t devtmpfs dev /dev
 echo 0 >/proc/sys/kernel/kptr_restrict
 for module in /modules/*.ko; do insmod $module; done
 stty -F /dev/ttyS1 raw
-cat /proc/kallsyms | gzip -1 >/dev/ttyS1
+gzip -1 </proc/kallsyms >/dev/ttyS1
+echo "modules: $(cat /proc/modules) modules end" >/dev/console
 echo "guest is ready: $(cat /proc/uptime)" >/dev/console
-while read -r line </dev/console; do eval "$line"; done
+while sleep 1000; do :; done
 """
 
 
@@ -52,7 +52,7 @@ def initramfs(suite: str, folder: Path) -> Path:
         "init": (0o100755, _INIT.encode()),
         "bin/busybox": (0o100755, Path(str(shutil.which("busybox"))).read_bytes()),
     }
-    for name in "sh mount echo insmod stty cat gzip reboot sleep grep sed yes".split():
+    for name in "sh mount echo insmod stty cat gzip sleep".split():
         files[f"bin/{name}"] = (0o120777, b"busybox")
     for module in sorted((CACHE / suite).glob("*.ko")):
         files[f"modules/{module.name}"] = (0o100644, module.read_bytes())
@@ -65,3 +65,99 @@ def initramfs(suite: str, folder: Path) -> Path:
     path = folder / f"{suite}.cpio"
     path.write_bytes(out)
     return path
+
+
+@dataclass
+class LinuxGuest:
+    """A guest that boots. `kallsyms()` is what it prints of itself, sent once when it is up."""
+
+    suite: str
+    process: subprocess.Popen[bytes]
+    folder: Path
+    memory: int
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def release(self) -> str:
+        return (CACHE / self.suite / "complete").read_text().strip()
+
+    def wait(self, boots: int = 1, seconds: float = 90.0) -> None:
+        """Until it said so many times that it is ready, and all it sends has come."""
+        end = time.monotonic() + seconds
+        while self.console().count("guest is ready") < boots:
+            assert self.process.poll() is None, (self.folder / "qemu.err").read_text()
+            assert time.monotonic() < end, f"{self.suite} does not boot: {self.console()}"
+            time.sleep(0.05)
+
+    def console(self) -> str:
+        return (self.folder / "console").read_text(errors="replace")
+
+    def kallsyms(self, boot: int = 1) -> bytes:
+        """Its /proc/kallsyms, of its first or a later boot."""
+        rest = (self.folder / "files").read_bytes()
+        for _ in range(boot):
+            unpacker = zlib.decompressobj(wbits=31)
+            text = unpacker.decompress(rest)
+            rest = unpacker.unused_data
+        return text
+
+    def modules(self) -> str:
+        """Its /proc/modules."""
+        return self.console().partition("modules:")[2].partition("modules end")[0]
+
+    def uptime(self) -> float:
+        """Seconds from its boot to its being ready, as it said it last."""
+        return float(self.console().rpartition("guest is ready: ")[2].split()[0])
+
+    def qmp(self, command: str) -> Any:
+        """One command of QEMU's monitor."""
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.connect(str(self.folder / "qmp"))
+            lines = monitor.makefile("rwb")
+            answer: dict[str, Any] = json.loads(lines.readline())
+            for execute in ("qmp_capabilities", command):
+                lines.write(json.dumps({"execute": execute}).encode() + b"\n")
+                lines.flush()
+                while "return" not in (answer := json.loads(lines.readline())):
+                    assert "error" not in answer, answer  # events come in between
+            return answer["return"]
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def boot(suite: str, folder: Path, memory: int, *more: str, cpu: str = "max") -> LinuxGuest:
+    """Start a guest of so many MiB with two CPUs; `more` are options of QEMU's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [
+        *("qemu-system-x86_64", "-accel", "tcg", "-cpu", cpu, "-smp", "2", "-m", str(memory)),
+        *("-name", f"guest={folder.name},debug-threads=on"),
+        *("-display", "none", "-nodefaults", "-no-user-config"),
+        *("-kernel", str(CACHE / suite / "vmlinuz"), "-initrd", str(initramfs(suite, folder))),
+        *("-append", "console=ttyS0 quiet panic=-1 told=outside"),
+        *("-chardev", f"file,id=console,path={folder / 'console'}", "-serial", "chardev:console"),
+        *("-chardev", f"file,id=files,path={folder / 'files'}", "-serial", "chardev:files"),
+        *("-qmp", f"unix:{folder / 'qmp'},server=on,wait=off"),
+        *more,
+    ]
+    with (folder / "qemu.err").open("wb") as errors:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=errors, stderr=subprocess.STDOUT
+        )
+    return LinuxGuest(suite, process, folder, memory << 20)
+
+
+@contextmanager
+def running(*guests: LinuxGuest) -> Iterator[None]:
+    """All of them up, and gone at the end."""
+    try:
+        for guest in guests:
+            guest.wait()
+        yield
+    finally:
+        for guest in guests:
+            guest.stop()

@@ -76,24 +76,30 @@ def decode_names(
 
 
 def _walk(data: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where the codes of each name begin and how many there are: one leads to the next."""
+    """Where the codes of each name begin and how many there are; fewer where the bytes end.
+
+    One name leads to the next, so this is a loop; what else there is to know is worked out after.
+    """
     starts: list[int] = []
-    lengths: list[int] = []
-    at, end = 0, len(data)
-    while len(starts) < count and at < end:
-        length = data[at]
-        at += 1
-        if length & _BIG:
-            if at >= end:
-                break
-            length = length & ~_BIG | data[at] << 7
-            at += 1
-        if at + length > end:
-            break
-        starts.append(at)
-        lengths.append(length)
-        at += length
-    return np.array(starts, np.int64), np.array(lengths, np.int64)
+    append = starts.append
+    at = 0
+    try:
+        for _ in range(count):
+            append(at)
+            length = data[at]
+            at += length + 1 if length < _BIG else (length & ~_BIG | data[at + 1] << 7) + 2
+    except IndexError:
+        starts.pop()
+    if at > len(data) and starts:
+        starts.pop()
+    codes = np.frombuffer(data, np.uint8)
+    begin = np.array(starts, np.int64)
+    length = codes[begin].astype(np.int64)
+    big = np.flatnonzero(length >= _BIG)
+    length[big] = length[big] & ~_BIG | codes[begin[big] + 1].astype(np.int64) << 7
+    begin += 1
+    begin[big] += 1
+    return begin, length
 
 
 def decode_offsets(

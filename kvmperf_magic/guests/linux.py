@@ -18,7 +18,7 @@ from kvmperf_magic.guests.memory import GuestMemory, layouts, ram_mappings
 from kvmperf_magic.guests.modules import Module, joined, loaded_modules
 from kvmperf_magic.guests.paging_x86 import PagingX86
 from kvmperf_magic.guests.vmcoreinfo import Vmcoreinfo, scan
-from kvmperf_magic.guests.vmmmemory import Mapping, VmmMemory
+from kvmperf_magic.guests.vmmmemory import PAGE, Mapping, VmmMemory
 from kvmperf_magic.symbols.kallsyms import Listing
 from kvmperf_magic.symbols.symboltable import SymbolTable
 
@@ -67,21 +67,21 @@ class LinuxKernel:
         )
 
     @cached_property
-    def _addresses(self) -> dict[bytes, int]:
-        wanted = {name.encode() for name in _WANTED}
+    def _addresses(self) -> dict[str, int]:
         symbols = self.symbols
-        lengths = {len(name) for name in wanted}
-        found: dict[bytes, int] = {}
-        for row in np.flatnonzero(np.isin(symbols.name_length, list(lengths))).tolist():
-            at = int(symbols.name_at[row])
-            name = symbols.strings[at : at + int(symbols.name_length[row])]
-            if name in wanted:
-                found[name] = int(symbols.address[row])
+        text = np.frombuffer(symbols.strings, np.uint8)
+        found = {}
+        for name in _WANTED:
+            rows = np.flatnonzero(symbols.name_length == len(name))
+            for i, byte in enumerate(name.encode()):
+                rows = rows[text[symbols.name_at[rows] + i] == byte]
+            if len(rows):
+                found[name] = int(symbols.address[rows[0]])
         return found
 
     def address(self, name: str) -> int | None:
         """Where one of the few symbols is that this module asks for."""
-        return self._addresses.get(name.encode())
+        return self._addresses.get(name)
 
     def image(self, virtual: int, size: int) -> bytes:
         """Bytes of the kernel's image, which lies in one piece in physical memory."""
@@ -171,11 +171,11 @@ def find_kernel(
     if not ram:
         return Found(None, "its VMM has no mapping that can be its memory")
     looked = scan(vmm, ram, _SCAN_SECONDS, progress)
-    seen: set[bytes] = set()
+    seen: set[frozenset[tuple[str, str]]] = set()
     found: list[LinuxKernel] = []
     whys: list[str] = []
     for info in looked.found:
-        text = info.page.partition(b"OSRELEASE=")[2]
+        text = frozenset(info.fields.items())
         if text in seen:  # the page and the note that it was copied to
             continue
         seen.add(text)
@@ -184,9 +184,10 @@ def find_kernel(
             found.append(one.kernel)
         else:
             whys.append(one.why)
+    if len(found) > 1:  # of what a reboot left behind the clock stands still
+        found.sort(key=lambda kernel: kernel.clock())
     if found:
-        # of what a reboot left behind the clock stands still
-        return Found(max(found, key=lambda kernel: kernel.clock()[0]))
+        return Found(found[-1])
     if whys:
         return Found(None, "; ".join(dict.fromkeys(whys)))
     if not looked.complete:
@@ -261,7 +262,8 @@ def _contradiction(kernel: LinuxKernel) -> str:
     at = kernel.address("vmcoreinfo_data")
     if at is not None:
         page = kernel.paging.translate(int.from_bytes(kernel.image(at, 8), "little"))
-        if page is None or kernel.memory.read(page, len(info.page)) != info.page:
+        told = b"" if page is None else kernel.memory.read(page, PAGE)
+        if Vmcoreinfo(0, told).fields != info.fields:
             return "its page tables do not lead to its vmcoreinfo"
     return ""
 
@@ -286,7 +288,7 @@ def _laid_out(kernel: LinuxKernel, blocks: list[tuple[int, int]]) -> LinuxKernel
     """The kernel with its memory laid out as the firmware told it, where that still fits."""
     above = _told_above(kernel)
     total = sum(size for _, size in blocks)
-    if above is None or not 0 <= above < total:
+    if above is None or not 0 <= above < total or above == _above(kernel.memory):
         return kernel
     for layout in layouts(blocks, above):
         other = LinuxKernel(
@@ -295,6 +297,10 @@ def _laid_out(kernel: LinuxKernel, blocks: list[tuple[int, int]]) -> LinuxKernel
         if _is_image(other.memory, kernel.info) and not _contradiction(other):
             return other
     return kernel
+
+
+def _above(memory: GuestMemory) -> int:
+    return sum(block.size for block in memory.blocks if block.physical >= _FOUR_GIB)
 
 
 def _told_above(kernel: LinuxKernel) -> int | None:
