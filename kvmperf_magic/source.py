@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import socket
 import time as clock
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from kvmperf_magic.perfdata.reader import PerfFile
 from kvmperf_magic.progress import steps
 from kvmperf_magic.remembering import Memory, Remembered, Said
 from kvmperf_magic.sampler.facts import boot_id
+from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.spaces import AddressSpaces
 from kvmperf_magic.symbols.symbolizer import Symbolizer
@@ -46,8 +48,19 @@ class Source:
             build_ids={b.filename: b.build_id for b in file.build_ids},
             same_boot=recorded_on_this_boot(file),
             os_release=file.header.os_release,
-            vm_names={m.pid: m.name for m in self.machines if m.kind == "guest"},
+            vm_names={m.pid: m.name for m in self.machines if m.kind == "guest"}
+            | {one.pid: one.name for one in self.guest_symbols},
+            guest_symbols=self.guest_symbols,
         )
+
+    @cached_property
+    def guest_symbols(self) -> list[GuestSymbols]:
+        """What the recorder found of guests' kernels, as far as it is not damaged."""
+        found = []
+        for packed in self.file.guest_notes:
+            with suppress(ValueError):
+                found.append(GuestSymbols.unpack(packed))
+        return found
 
     @cached_property
     def spaces(self) -> AddressSpaces:

@@ -175,9 +175,7 @@ def _markers(table_at: int, width: int, read: Reader) -> tuple[int, NDArray[np.i
     return at, words[first : last + 1].astype(np.int64)
 
 
-def _counts(
-    markers_at: int, markers: NDArray[np.int64], read: Reader
-) -> Iterator[tuple[int, int]]:
+def _counts(markers_at: int, markers: NDArray[np.int64], read: Reader) -> Iterator[tuple[int, int]]:
     """Places before the names that hold a number of names which fits the markers."""
     if len(markers) < 2:
         return

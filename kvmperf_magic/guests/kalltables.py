@@ -86,8 +86,8 @@ def _walk(data: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]
     try:
         for _ in range(count):
             append(at)
-            length = data[at]
-            at += length + 1 if length < _BIG else (length & ~_BIG | data[at + 1] << 7) + 2
+            first = data[at]
+            at += first + 1 if first < _BIG else (first & ~_BIG | data[at + 1] << 7) + 2
     except IndexError:
         starts.pop()
     if at > len(data) and starts:

@@ -147,15 +147,29 @@ class LinuxKernel:
             return None
         return loaded_modules(self.paging.afresh(), head, self.btf)
 
+    def newest_module(self) -> bytes:
+        """Bytes that change when a module is loaded: the ends of their list, and the first one's
+        state, for its symbols are others when it is initialised."""
+        head = self.address("modules")
+        if head is None or self.btf is None:
+            return b""
+        ends = self.image(head, 16)
+        links, state = self.btf.member("module", "list"), self.btf.member("module", "state")
+        if links is None or state is None or len(ends) < 16:
+            return ends
+        first = int.from_bytes(ends[:8], "little") - links.offset
+        return ends + self.paging.afresh().read(first + state.offset, 4)
+
     def table(self, modules: list[Module] | None) -> SymbolTable:
         """All symbols, those of modules too, as /proc/kallsyms in the guest would give them."""
         return joined(self.symbols, modules or []).counted().table()
 
 
 _WANTED = (
-    "_stext init_uts_ns linux_banner saved_command_line __num_online_cpus __start_BTF __stop_BTF "
-    "tk_core jiffies_64 jiffies modules boot_params vmcoreinfo_data __start_notes __stop_notes"
-).split()
+    *("_stext", "init_uts_ns", "linux_banner", "saved_command_line", "__num_online_cpus"),
+    *("__start_BTF", "__stop_BTF", "__start_notes", "__stop_notes", "vmcoreinfo_data"),
+    *("tk_core", "jiffies_64", "jiffies", "modules", "boot_params"),
+)
 
 
 def find_kernel(

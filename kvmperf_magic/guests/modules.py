@@ -52,24 +52,18 @@ class _Shape:
 
     @classmethod
     def of(cls, btf: Btf) -> _Shape | None:
-        wanted = [
-            btf.member("module", "list"),
-            btf.member("module", "state"),
-            btf.member("module", "name"),
-            btf.member("module", "kallsyms"),
-            btf.member("mod_kallsyms", "symtab"),
-            btf.member("mod_kallsyms", "num_symtab"),
-            btf.member("mod_kallsyms", "strtab"),
-        ]
-        there = [one for one in wanted if one is not None]
-        if len(there) < len(wanted):
+        links, state = btf.member("module", "list"), btf.member("module", "state")
+        name, kallsyms = btf.member("module", "name"), btf.member("module", "kallsyms")
+        symtab, strtab = (btf.member("mod_kallsyms", part) for part in ("symtab", "strtab"))
+        count = btf.member("mod_kallsyms", "num_symtab")
+        if not (links and state and name and kallsyms and symtab and count and strtab):
             return None
         return cls(
-            *there,
-            typetab=btf.member("mod_kallsyms", "typetab"),
-            syms=btf.member("module", "syms"),
-            num_syms=btf.member("module", "num_syms"),
-            each_sym=btf.size("kernel_symbol") or 0,
+            *(links, state, name, kallsyms, symtab, count, strtab),
+            btf.member("mod_kallsyms", "typetab"),
+            btf.member("module", "syms"),
+            btf.member("module", "num_syms"),
+            btf.size("kernel_symbol") or 0,
         )
 
 
@@ -114,7 +108,10 @@ def _ranges(paging: PagingX86, module: int, btf: Btf) -> list[tuple[int, int]]:
     found = []
     for place, base, size in layouts:
         if base is not None and size is not None:
-            address, length = paging.number(place + base.offset), paging.number(place + size.offset, 4)
+            address, length = (
+                paging.number(place + base.offset),
+                paging.number(place + size.offset, 4),
+            )
             if address and length:
                 found.append((address, length))
     return found

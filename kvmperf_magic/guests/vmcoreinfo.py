@@ -12,9 +12,10 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvmperf_magic.guests.memory import page_numbers
 from kvmperf_magic.guests.vmmmemory import PAGE, Mapping, VmmMemory
@@ -94,9 +95,7 @@ def scan(
     found: list[Vmcoreinfo] = []
     for start in range(0, len(pages), _BATCH):
         batch = pages[start : start + _BATCH]
-        heads = np.concatenate(
-            blocks(lambda rows, of=batch: vmm.gather(of[rows], _LOOKED_AT), len(batch), 4096)
-        )
+        heads = np.concatenate(blocks(partial(_heads, vmm, batch), len(batch), 4096))
         plain = (heads[:, : len(_BEGIN)] == np.frombuffer(_BEGIN, np.uint8)).all(axis=1)
         note = (heads[:, _NOTE_HEADER:] == np.frombuffer(_NOTE, np.uint8)).all(axis=1)
         for host in batch[plain | note].tolist():
@@ -108,6 +107,10 @@ def scan(
         if time.monotonic() > end:
             return Scan(found, len(pages), start + _BATCH >= len(pages))
     return Scan(found, len(pages), True)
+
+
+def _heads(vmm: VmmMemory, pages: NDArray[np.uint64], rows: slice) -> NDArray[np.uint8]:
+    return vmm.gather(pages[rows], _LOOKED_AT)
 
 
 def _number(text: str | None, base: int) -> int | None:

@@ -26,7 +26,8 @@ class SymbolOptions:
         guest_mount: a folder as `perf kvm --guestmount` has it: DIR/PID/proc/kallsyms.
         guest_elf: an ELF file that runs in the guests' user mode, or one for each VM by its
             name or pid.
-        guest_symbols: "host" where the guests run the host's own kernel image.
+        guest_symbols: "host" where the guests run the host's own kernel image; "none" where
+            their memory is not to be looked into.
         demangle: whether C++ and Rust names are shown as they are written in the source.
         unwind: whether stacks that were copied are unwound, which needs the files that ran.
     """
@@ -54,9 +55,9 @@ class SymbolOptions:
 
     def check(self) -> None:
         """Raise `SymbolError` for a named file or folder that cannot be read."""
-        if self.guest_symbols not in {None, "host"}:
+        if self.guest_symbols not in {None, "host", "none"}:
             raise SymbolError(
-                f"guest_symbols is {self.guest_symbols!r}", "the only word it knows is 'host'"
+                f"guest_symbols is {self.guest_symbols!r}", "it is 'host', 'none' or not given"
             )
         for name in ("kallsyms", "vmlinux", "guest_kallsyms", "guest_modules", "guest_vmlinux"):
             named = getattr(self, name)

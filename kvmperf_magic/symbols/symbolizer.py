@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +16,7 @@ from kvmperf_magic.modes import GUEST_KERNEL, GUEST_USER, HOST_KERNEL, HOST_USER
 from kvmperf_magic.symbols import buildid, files, perfmap, vdso
 from kvmperf_magic.symbols.elf import ElfImage, Segments
 from kvmperf_magic.symbols.guest import Guest, named_sources
+from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.symbols.kernel import (
     HOST_IMAGE,
     KernelSymbols,
@@ -61,6 +62,7 @@ class Symbolizer:
             believed.
         os_release: the recorded kernel's release.
         vm_names: names of VMs by the pid of their VMM.
+        guest_symbols: what was found of guests' kernels in their memory, the newest last.
 
     Raises:
         SymbolError, FileError: a named source is not there or cannot be used.
@@ -76,6 +78,7 @@ class Symbolizer:
         same_boot: bool,
         os_release: str | None,
         vm_names: Mapping[int, str],
+        guest_symbols: Sequence[GuestSymbols] = (),
     ) -> None:
         options.check()
         self._options = options
@@ -87,13 +90,24 @@ class Symbolizer:
         self._guests: dict[int, Guest] = {}
         self._host_maps = recorded_maps(mmap, _CPUMODE_KERNEL, {-1})
         self._guest_sources = named_sources(options)
-        self.update(spaces, mmap, vm_names)
+        self.update(spaces, mmap, vm_names, guest_symbols)
         if options.kallsyms is not None or options.vmlinux is not None:
             # what was named is tried at once, so that a mistake is not met in the middle
             self._host_named  # noqa: B018
 
-    def update(self, spaces: AddressSpaces, mmap: Table, vm_names: Mapping[int, str]) -> None:
+    def update(
+        self,
+        spaces: AddressSpaces,
+        mmap: Table,
+        vm_names: Mapping[int, str],
+        guest_symbols: Sequence[GuestSymbols] = (),
+    ) -> None:
         """Go on with more records of the same recording (live): the names found so far stay."""
+        self._guest_symbols: dict[int, list[GuestSymbols]] = {}
+        for one in guest_symbols:
+            self._guest_symbols.setdefault(one.pid, []).append(one)
+        for pid, guest in self._guests.items():
+            guest.renew(self._guest_symbols.get(pid, []))
         self._spaces = spaces
         self._mmap = mmap
         self._vm_names = vm_names
@@ -219,6 +233,7 @@ class Symbolizer:
                 self._names,
                 self._guest_sources,
                 lambda: self.host,
+                self._guest_symbols.get(pid, []),
             )
         return found
 
