@@ -27,6 +27,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 echo 0 >/proc/sys/kernel/kptr_restrict
+echo "text: $(grep -m 1 ' _text$' /proc/kallsyms)" >/dev/console
 for module in /modules/*.ko; do insmod $module; done
 stty -F /dev/ttyS1 raw
 gzip -1 </proc/kallsyms >/dev/ttyS1
@@ -36,9 +37,10 @@ while sleep 1000; do :; done
 """
 
 
-def available() -> list[str]:
-    """The suites whose kernel is in the cache."""
-    return [suite for suite in SUITES if (CACHE / suite / "complete").is_file()]
+def available() -> bool:
+    """Whether all that the guests are made of is here."""
+    programs = shutil.which("qemu-system-x86_64") and shutil.which("busybox")
+    return bool(programs) and all((CACHE / suite / "complete").is_file() for suite in SUITES)
 
 
 def initramfs(suite: str, folder: Path) -> Path:
@@ -52,7 +54,7 @@ def initramfs(suite: str, folder: Path) -> Path:
         "init": (0o100755, _INIT.encode()),
         "bin/busybox": (0o100755, Path(str(shutil.which("busybox"))).read_bytes()),
     }
-    for name in ("sh", "mount", "echo", "insmod", "stty", "cat", "gzip", "sleep"):
+    for name in ("sh", "mount", "echo", "insmod", "stty", "cat", "gzip", "grep", "sleep"):
         files[f"bin/{name}"] = (0o120777, b"busybox")
     for module in sorted((CACHE / suite).glob("*.ko")):
         files[f"modules/{module.name}"] = (0o100644, module.read_bytes())
@@ -69,7 +71,7 @@ def initramfs(suite: str, folder: Path) -> Path:
 
 @dataclass
 class LinuxGuest:
-    """A guest that boots. `kallsyms()` is what it prints of itself, sent once when it is up."""
+    """A guest that boots, and what it says of itself."""
 
     suite: str
     process: subprocess.Popen[bytes]
@@ -84,26 +86,26 @@ class LinuxGuest:
     def release(self) -> str:
         return (CACHE / self.suite / "complete").read_text().strip()
 
-    def wait(self, boots: int = 1, seconds: float = 90.0) -> None:
-        """Until it said so many times that it is ready, and all it sends has come."""
+    def wait(self, line: str = "guest is ready", times: int = 1, seconds: float = 90.0) -> None:
+        """Until its console has shown this so many times."""
         end = time.monotonic() + seconds
-        while self.console().count("guest is ready") < boots:
+        while self.console().count(line) < times:
             assert self.process.poll() is None, (self.folder / "qemu.err").read_text()
             assert time.monotonic() < end, f"{self.suite} does not boot: {self.console()}"
             time.sleep(0.05)
+
+    def text(self) -> int:
+        """Where its kernel's `_text` is, as it said it last."""
+        return int(self.console().rpartition("text: ")[2].split()[0], 16)
 
     def console(self) -> str:
         path = self.folder / "console"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def kallsyms(self, boot: int = 1) -> bytes:
-        """Its /proc/kallsyms, of its first or a later boot."""
-        rest = (self.folder / "files").read_bytes()
-        for _ in range(boot):
-            unpacker = zlib.decompressobj(wbits=31)
-            text = unpacker.decompress(rest)
-            rest = unpacker.unused_data
-        return text
+    def kallsyms(self) -> bytes:
+        """Its /proc/kallsyms, of its first boot."""
+        sent = (self.folder / "files").read_bytes()
+        return zlib.decompressobj(wbits=31).decompress(sent)
 
     def modules(self) -> str:
         """Its /proc/modules."""
@@ -134,22 +136,33 @@ class LinuxGuest:
 def boot(suite: str, folder: Path, memory: int, *more: str, cpu: str = "max") -> LinuxGuest:
     """Start a guest of so many MiB with two CPUs; `more` are options of QEMU's."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [
-        *("qemu-system-x86_64", "-accel", "tcg", "-cpu", cpu, "-smp", "2", "-m", str(memory)),
-        *("-name", f"guest={folder.name},debug-threads=on"),
-        *("-display", "none", "-nodefaults", "-no-user-config"),
+    system = [
         *("-kernel", str(CACHE / suite / "vmlinuz"), "-initrd", str(initramfs(suite, folder))),
         *("-append", "console=ttyS0 quiet panic=-1 told=outside"),
         *("-chardev", f"file,id=console,path={folder / 'console'}", "-serial", "chardev:console"),
         *("-chardev", f"file,id=files,path={folder / 'files'}", "-serial", "chardev:files"),
+    ]
+    return LinuxGuest(suite, _qemu(folder, memory, cpu, *system, *more), folder, memory << 20)
+
+
+def boot_nothing(folder: Path, memory: int, *more: str) -> LinuxGuest:
+    """Start a VM without a system: its firmware looks for one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return LinuxGuest("", _qemu(folder, memory, "max", *more), folder, memory << 20)
+
+
+def _qemu(folder: Path, memory: int, cpu: str, *more: str) -> subprocess.Popen[bytes]:
+    command = [
+        *("qemu-system-x86_64", "-accel", "tcg", "-cpu", cpu, "-smp", "2", "-m", str(memory)),
+        *("-name", f"guest={folder.name},debug-threads=on"),
+        *("-display", "none", "-nodefaults", "-no-user-config"),
         *("-qmp", f"unix:{folder / 'qmp'},server=on,wait=off"),
         *more,
     ]
     with (folder / "qemu.err").open("wb") as errors:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=errors, stderr=subprocess.STDOUT
         )
-    return LinuxGuest(suite, process, folder, memory << 20)
 
 
 @contextmanager

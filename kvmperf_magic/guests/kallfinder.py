@@ -130,8 +130,8 @@ def _around(digits: int, read: Reader) -> Listing | None:
     if len(tail) < 256 - _ZERO:
         return None
     # the index follows, at the next multiple of 8 where the assembler was told so
-    index_at = digits + int(tail[255 - _ZERO]) + 1
-    for index_at in range(-(-index_at // 4) * 4, index_at + 16, 4):
+    end = digits + int(tail[255 - _ZERO]) + 1
+    for index_at in range(-(-end // 4) * 4, end + 16, 4):
         index = read(index_at, 512)
         table_at = digits - int.from_bytes(index[2 * _ZERO : 2 * _ZERO + 2], "little")
         tokens = Tokens.of(read(table_at, index_at - table_at), index)
