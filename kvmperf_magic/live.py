@@ -88,7 +88,7 @@ class Top:
         self._machines: list[Machine] = []
         self._machines_due = 0.0
         self._named_size = -1
-        self._guest_symbols: list[GuestSymbols] = []
+        self.guest_symbols: list[GuestSymbols] = []  # what was found so far, the newest last
         self._spaces: AddressSpaces | None = None
         self._symbolizer: Symbolizer | None = None
         self._lock = threading.Lock()
@@ -152,7 +152,7 @@ class Top:
         if target.exists():
             target.replace(f"{target}.old")
         with self._lock:
-            self._history.save(target, self._guest_symbols)
+            self._history.save(target, self.guest_symbols)
         return open_recording(target, **self._symbols)
 
     def watch(self) -> None:
@@ -281,7 +281,7 @@ class Top:
     def _found(self, symbols: GuestSymbols) -> None:
         """A VM's kernel was found, has started anew, or has loaded a module."""
         with self._lock:
-            self._guest_symbols.append(symbols)
+            self.guest_symbols.append(symbols)
             self._named_size = -1
 
     def _renew(self, sideband: Sideband) -> None:
@@ -291,7 +291,7 @@ class Top:
             self._machines = machines()
             self._machines_due = now + _LOOK
         names = {m.pid: m.name for m in self._machines if m.kind == "guest"}
-        guests = list(self._guest_symbols)
+        guests = list(self.guest_symbols)
         self._spaces = AddressSpaces(sideband.mmap, sideband.comm, sideband.fork)
         if self._symbolizer is not None:
             self._symbolizer.update(self._spaces, sideband.mmap, names, guests)
