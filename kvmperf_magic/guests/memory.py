@@ -130,7 +130,8 @@ def layouts(blocks: Sequence[tuple[int, int]], known: int | None = None) -> Iter
             holes += [end for end in ends[:-1] if end < _FOUR_GIB]
             holes += [total] if total <= _FOUR_GIB else []
         for hole in dict.fromkeys(holes):
-            yield _laid(order, hole)
+            if hole <= _FOUR_GIB:
+                yield _laid(order, hole)
 
 
 def _laid(order: Sequence[tuple[int, int]], hole: int) -> list[Block]:

@@ -48,7 +48,15 @@ class GuestSymbols:
         body = b""
         if self.table is not None:
             table = self.table
-            told |= {"symbols": len(table), "modules": table.modules.categories}
+            other = np.flatnonzero(
+                fill_ends(table.start, table.start, table.modules.codes) != table.end
+            )
+            told |= {
+                "symbols": len(table),
+                "modules": table.modules.categories,
+                # ends that do not follow from the next symbol's start
+                "ends": [other.tolist(), table.end[other].tolist()],
+            }
             body = _columns(table)
             told["bytes"] = len(body)
             body = zlib.compress(body, _LEVEL)
@@ -96,8 +104,8 @@ def _columns(table: SymbolTable) -> bytes:
 def _table(told: dict[str, Any], body: bytes) -> SymbolTable:
     count, size, modules = told["symbols"], told.get("bytes"), told.get("modules")
     if not (
-        isinstance(count, int)
-        and isinstance(size, int)
+        type(count) is int
+        and type(size) is int
         and isinstance(modules, list)
         and 0 <= count <= _MOST_SYMBOLS
         and count * 11 <= size <= _MOST_BYTES
@@ -125,6 +133,13 @@ def _table(told: dict[str, Any], body: bytes) -> SymbolTable:
     name_at = np.concatenate([[0], name_end[:-1] + 1]).astype(np.int64)[:count]
     length = name_end - name_at
     marks = find_marks(start, strings, name_at, length)
-    end = fill_ends(start, start, codes)
+    end = fill_ends(start, start, codes).copy()
+    try:
+        which, there = told["ends"]
+        end[np.array(which, np.int64)] = np.array(there, np.uint64)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+        raise ValueError("guest symbols whose ends cannot be") from None
+    if (end < start).any():
+        raise ValueError("guest symbols that end before they begin")
     column = Categorical(codes, modules)
     return SymbolTable(start, end, strings, name_at, length, types, column, marks)
