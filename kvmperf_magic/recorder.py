@@ -183,7 +183,7 @@ class Recorder:
     ) -> None:
         assert self._process is not None
         if self._collector is not None:
-            self._collector.stop()
+            self._collector.stop(last=True)
         self._process.stop()
 
     @property

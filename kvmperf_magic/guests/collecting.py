@@ -13,6 +13,7 @@ from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 
 _EVERY = 1.0  # seconds between looks at the VMs
 _LOOK = 5.0  # seconds between looks for new ones
+_PATIENCE = 5.0  # seconds that a recording waits at its end for memory to be searched
 
 
 class Collector:
@@ -31,31 +32,34 @@ class Collector:
         self._machines = list(known)
         self._pids = pids
         self._told: dict[int, GuestSymbols] = {}
-        self._end = threading.Event()
+        self._end, self._last = threading.Event(), False
+        self._telling, self._closed = threading.Lock(), False
         self._thread = threading.Thread(target=self._run, name="kvmperf-guests", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """End it when every VM has been looked at; nothing is found afterwards."""
+    def stop(self, last: bool = False) -> None:
+        """End it; with `last` after one more look, so that what was loaded just now is named too.
+        Nothing is found afterwards."""
+        self._last = last
         self._end.set()
-        self._thread.join()
+        self._thread.join(_PATIENCE if last else 0)
+        with self._telling:
+            self._closed = True
 
     def _run(self) -> None:
         due = time.monotonic() + _LOOK
         while True:
-            last = self._end.is_set()
+            ending = self._end.is_set()
+            if ending and not self._last:
+                return
             for machine in self._machines:
                 if machine.kind == "guest" and (self._pids is None or machine.pid in self._pids):
                     self._look(machine)
-            if last or self._end.wait(_EVERY):
-                # one more look at the end: what was loaded since the last one is named too
-                if last:
-                    return
-                continue
-            if time.monotonic() >= due:
+            if ending:
+                return
+            if not self._end.wait(_EVERY) and time.monotonic() >= due and self._pids is None:
                 due = time.monotonic() + _LOOK
-                if self._pids is None:
-                    self._machines = machines()
+                self._machines = machines()
 
     def _look(self, machine: Machine) -> None:
         watched = watch(machine)
@@ -64,4 +68,6 @@ class Collector:
         # that a VM has ended makes nothing of it untrue
         if now is not before and (now.table is not None or before is None):
             self._told[machine.pid] = now
-            self._found(now)
+            with self._telling:
+                if not self._closed:
+                    self._found(now)

@@ -118,8 +118,14 @@ class GuestWatch:
             note,
             kernel.release,
             kernel.info.build_id,
-            time.clock_gettime_ns(time.CLOCK_MONOTONIC),
+            self._booted_at(kernel),
         )
+
+    def _booted_at(self, kernel: LinuxKernel) -> int:
+        """When its clock began, rounded down: nothing of it can have run before."""
+        _, uptime = kernel.clock()
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+        return max(0, now - (uptime + 1) * 1_000_000_000)
 
     def _nothing(self, why: str) -> None:
         self.kernel = None

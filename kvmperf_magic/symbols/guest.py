@@ -101,6 +101,7 @@ class Guest:
         self._found = found
         self.__dict__.pop("_candidates", None)
         self._seen, self._judged = np.zeros(0, np.uint64), -1
+        self.kernel, self._kernel = KernelSymbols(None, "", ""), None
 
     def _modules_file(self) -> Path | None:
         mounted = self._mounted("modules")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +30,8 @@ class GuestSymbols:
     """What was found of one boot of the kernel of the VM whose VMM is `pid`.
 
     `table` is None where nothing was found: `note` then says why. `source` says how it was found,
-    `release` and `build_id` which kernel it is, `since` from when on it was seen to run
-    (CLOCK_MONOTONIC, ns).
+    `release` and `build_id` which kernel it is, `since` when it was booted (CLOCK_MONOTONIC_RAW,
+    ns: what perf's own clock follows), to a second or so.
     """
 
     pid: int
@@ -79,6 +80,35 @@ class GuestSymbols:
             raise ValueError("guest symbols of no process")
         table = _table(told, body) if "symbols" in told else None
         return cls(table=table, **{name: told[name] for name in _FIELDS})
+
+
+class Boots:
+    """The symbols of one VM, boot by boot: what was found again with more modules is of the same.
+
+    `begins` is when each of them began, 0 for the first.
+    """
+
+    def __init__(self, found: Sequence[GuestSymbols]) -> None:
+        self.parts: list[list[GuestSymbols]] = []
+        begins: list[int] = []
+        for one in found:
+            last = self.parts[-1][-1] if self.parts else None
+            if last is None or not _same_boot(last, one):
+                self.parts.append([])
+                begins.append(one.since if last else 0)
+            self.parts[-1].append(one)
+        self.begins = np.maximum.accumulate(np.array(begins or [0], np.uint64))
+
+    def which(self, time: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """The number of the boot that each of these times is in."""
+        return (np.searchsorted(self.begins, time, side="right") - 1).astype(np.int32)
+
+
+def _same_boot(one: GuestSymbols, other: GuestSymbols) -> bool:
+    if one.table is None or other.table is None:
+        return True
+    mine, theirs = (found.table.marks.get("_text") for found in (one, other) if found.table)
+    return (one.build_id, one.release, mine) == (other.build_id, other.release, theirs)
 
 
 def _columns(table: SymbolTable) -> bytes:

@@ -16,7 +16,7 @@ from kvmperf_magic.modes import GUEST_KERNEL, GUEST_USER, HOST_KERNEL, HOST_USER
 from kvmperf_magic.symbols import buildid, files, perfmap, vdso
 from kvmperf_magic.symbols.elf import ElfImage, Segments
 from kvmperf_magic.symbols.guest import Guest, named_sources
-from kvmperf_magic.symbols.guestsymbols import GuestSymbols
+from kvmperf_magic.symbols.guestsymbols import Boots, GuestSymbols
 from kvmperf_magic.symbols.kernel import (
     HOST_IMAGE,
     KernelSymbols,
@@ -87,7 +87,7 @@ class Symbolizer:
         self._os_release = os_release
         self._names = NameList()
         self._images: dict[tuple[str, str, int], _Image] = {}
-        self._guests: dict[int, Guest] = {}
+        self._guests: dict[tuple[int, int], Guest] = {}
         self._host_maps = recorded_maps(mmap, _CPUMODE_KERNEL, {-1})
         self._guest_sources = named_sources(options)
         self.update(spaces, mmap, vm_names, guest_symbols)
@@ -103,11 +103,12 @@ class Symbolizer:
         guest_symbols: Sequence[GuestSymbols] = (),
     ) -> None:
         """Go on with more records of the same recording (live): the names found so far stay."""
-        self._guest_symbols: dict[int, list[GuestSymbols]] = {}
+        by_pid: dict[int, list[GuestSymbols]] = {}
         for one in guest_symbols:
-            self._guest_symbols.setdefault(one.pid, []).append(one)
-        for pid, guest in self._guests.items():
-            guest.renew(self._guest_symbols.get(pid, []))
+            by_pid.setdefault(one.pid, []).append(one)
+        self.boots = {pid: Boots(found) for pid, found in by_pid.items()}
+        for (pid, boot), guest in self._guests.items():
+            guest.renew(self._found_of(pid, boot))
         self._spaces = spaces
         self._mmap = mmap
         self._vm_names = vm_names
@@ -132,7 +133,7 @@ class Symbolizer:
     ) -> Resolved:
         """Symbol and DSO of each row; rows should be unique, the answer is as long as they are.
 
-        `pid` is the VMM's for the guest modes, where `epoch` is not looked at.
+        `pid` is the VMM's for the guest modes, `epoch` there the number of the VM's boot.
         """
         symbol = np.zeros(len(ip), np.int32)
         dso = np.zeros(len(ip), np.int32)
@@ -143,12 +144,15 @@ class Symbolizer:
         if len(user):
             symbol[user], dso[user] = self._host_user(epoch[user], ip[user])
         guest = (mode == GUEST_KERNEL) | (mode == GUEST_USER)
-        for vm in np.unique(pid[guest]).tolist():
-            one = self._guest(vm)
-            rows = np.flatnonzero(guest & (pid == vm) & (mode == GUEST_KERNEL))
+        boots = pid.astype(np.int64) << 32 | epoch.view(np.uint32)
+        for key in np.unique(boots[guest]).tolist():
+            mine = guest & (boots == key)
+            first = np.argmax(mine)
+            one = self._guest(int(pid[first]), int(epoch[first]))
+            rows = np.flatnonzero(mine & (mode == GUEST_KERNEL))
             if len(rows):
                 symbol[rows], dso[rows] = one.resolve_kernel(ip[rows])
-            rows = np.flatnonzero(guest & (pid == vm) & (mode == GUEST_USER))
+            rows = np.flatnonzero(mine & (mode == GUEST_USER))
             if len(rows):
                 symbol[rows], dso[rows] = one.resolve_user(ip[rows])
         return Resolved(self._names.categorical(symbol), self._names.categorical(dso))
@@ -218,14 +222,18 @@ class Symbolizer:
         table = self.host.table
         return symbol, dso_numbers(self._names, table, self._host_maps, HOST_IMAGE, rows, address)
 
-    def _guest(self, pid: int) -> Guest:
-        found = self._guests.get(pid)
+    def _found_of(self, pid: int, boot: int) -> list[GuestSymbols]:
+        boots = self.boots.get(pid)
+        return boots.parts[boot] if boots and 0 <= boot < len(boots.parts) else []
+
+    def _guest(self, pid: int, boot: int) -> Guest:
+        found = self._guests.get((pid, boot))
         if found is None:
             # perf records a guest's kernel under the VMM's pid, a nameless one's under 0 or -1
             maps = recorded_maps(self._mmap, _CPUMODE_GUEST_KERNEL, {pid})
             if not len(maps.start):
                 maps = recorded_maps(self._mmap, _CPUMODE_GUEST_KERNEL, {0, -1})
-            found = self._guests[pid] = Guest(
+            found = self._guests[pid, boot] = Guest(
                 pid,
                 self._vm_names.get(pid, ""),
                 self._options,
@@ -233,7 +241,7 @@ class Symbolizer:
                 self._names,
                 self._guest_sources,
                 lambda: self.host,
-                self._guest_symbols.get(pid, []),
+                self._found_of(pid, boot),
             )
         return found
 
