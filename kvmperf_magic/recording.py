@@ -33,6 +33,7 @@ from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.perfdata.tracepoints import TracepointFields, fields_of
 from kvmperf_magic.profile.groups import group
 from kvmperf_magic.source import Source
+from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.table import Categorical, Column, Table
 
@@ -120,6 +121,11 @@ class Recording(Exporting):
     def machines(self) -> list[Machine]:
         """The machines the recorder found, where it wrote them down."""
         return self._source.machines
+
+    @property
+    def guest_symbols(self) -> list[GuestSymbols]:
+        """The kernels of its guests, as the recorder found them in their memory."""
+        return self._source.guest_symbols
 
     @property
     def sides(self) -> tuple[str, ...]:

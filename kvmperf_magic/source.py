@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import socket
 import time as clock
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from kvmperf_magic.progress import steps
 from kvmperf_magic.remembering import Memory, Remembered, Said
 from kvmperf_magic.sampler.facts import boot_id
 from kvmperf_magic.symbols import jitdump, kept
+from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.symbols.jitdump import Jit
 from kvmperf_magic.symbols.kept import Keeping
 from kvmperf_magic.symbols.options import SymbolOptions
@@ -55,7 +57,9 @@ class Source:
             build_ids={b.filename: b.build_id for b in file.build_ids},
             same_boot=recorded_on_this_boot(file),
             os_release=file.header.os_release,
-            vm_names={m.pid: m.name for m in self.machines if m.kind == "guest"},
+            vm_names={m.pid: m.name for m in self.machines if m.kind == "guest"}
+            | {one.pid: one.name for one in self.guest_symbols},
+            guest_symbols=self.guest_symbols,
             ksymbols=file.sideband.ksymbol,
             jits=self.jits,
             keeping=self.keeping,
@@ -88,6 +92,15 @@ class Source:
             alive=recorded_on_this_boot(self.file),
             timed=all(event.attr.clockid == CLOCK_MONOTONIC for event in self.file.events),
         )
+
+    @cached_property
+    def guest_symbols(self) -> list[GuestSymbols]:
+        """What the recorder found of guests' kernels, as far as it is not damaged."""
+        found = []
+        for packed in self.file.guest_notes:
+            with suppress(ValueError):
+                found.append(GuestSymbols.unpack(packed))
+        return found
 
     @cached_property
     def spaces(self) -> AddressSpaces:

@@ -27,7 +27,7 @@ FLOORS = (
     "callchains stacks whose lining decoding remembering source filters",
     "exporting describing recording",
     "export",
-    "answers heatmap comparison recorder history live",
+    "answers heatmap comparison inventory recorder history live",
     "arguments completion magics",
     "demo",
     "cli __main__ __init__",

@@ -123,6 +123,12 @@ class PerfFile:
         return self._session.kvmperf
 
     @property
+    def guest_notes(self) -> list[bytes]:
+        """What our own recorder packed of the symbols of guests: anywhere among the records."""
+        _ = self._contents
+        return self._session.guest_notes
+
+    @property
     def tracing(self) -> bytes | None:
         """The formats of the tracepoints, as perf wrote them down (TRACING_DATA)."""
         return self.features.get(Feature.TRACING_DATA) or self._session.tracing or None
