@@ -171,6 +171,23 @@ def test_guests_are_named_as_they_were(name: str, tmp_path: Path) -> None:
     assert named.to_folded() == told.to_folded()
 
 
+def test_what_was_named_in_vain_leaves_what_was_kept(tmp_path: Path) -> None:
+    path = tmp_path / "both.data"
+    shutil.copy(DEMOS / path.name, path)
+    symfs = Path(demo.host_elf()).parent
+    recording = kvm.open(path, cache=False, guest_elf=demo.guest_elf(), symfs=symfs)
+    recording.filter(modes="guest").save(tmp_path / "saved.kvmperf")
+    for options in (
+        {"symfs": tmp_path},
+        {"guest_elf": {"another VM": demo.guest_elf()}},
+        {"guest_symbols": "host"},
+        {"debuginfod": "http://127.0.0.1:9"},
+    ):
+        there = kvm.open(tmp_path / "saved.kvmperf", cache=False, **options)
+        # a view is saved whole
+        assert there.samples.to_csv() == recording.samples.to_csv()
+
+
 @pytest.mark.perf
 @pytest.mark.root
 @pytest.mark.compiler
