@@ -12,6 +12,7 @@ import browser
 import linuxguest
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from perfpython import perf_python
 
 
 def _kvm() -> bool:
@@ -45,6 +46,7 @@ NEEDS: dict[str, tuple[Callable[[], object], str]] = {
     "fixtures": (_fixtures, "KVMPERF_FIXTURES names no folder with recordings"),
     "kernels": (linuxguest.available, "no kernels for guests (run .ci/guest-kernels)"),
     "compiler": (_which("cc", "gcc", "clang"), "no C compiler"),
+    "perfpython": (perf_python, "no Python 3.12 or later that has -X perf"),
     "rust": (_which("rustc"), "no rustc"),
 }
 

@@ -17,6 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ _HEADER, _RECORD = struct.Struct("IIIIIIQQ"), struct.Struct("IIQ")
 _LOADED, _MOVED = struct.Struct("IIQQQQ"), struct.Struct("IIQQQQQ")
 _ARCH_TIMESTAMP = 1  # JITDUMP_FLAGS_ARCH_TIMESTAMP: times are the processor's, not the clock's
 _LONGEST_NAME = 4096
+_MOST_LOADS = 1 << 20
 _GENERATIONS = 2048  # more would take longer than they are worth: the later code counts then
 
 
@@ -124,7 +126,7 @@ def parse(data: bytes | mmap.mmap, path: str = "", *, timed: bool = True) -> Jit
         notes.append("recorded with another clock than CLOCK_MONOTONIC")
     if flags & _ARCH_TIMESTAMP:
         notes.append("its times are the processor's")
-    loads = list(_loads(data, order))
+    loads = list(islice(_loads(data, order), _MOST_LOADS))
     loads.sort(key=lambda load: load[0])
     starts, code = _generations(loads, timed=not notes)
     if notes:
@@ -161,30 +163,37 @@ def _loads(data: bytes | mmap.mmap, order: str) -> Iterable[_Load]:
 
 
 def _generations(loads: Sequence[_Load], *, timed: bool) -> tuple[NDArray[np.uint64], Code]:
+    columns = list(zip(*loads, strict=True)) if loads else [()] * 4
+    begin, end = np.array(columns[1], np.uint64), np.array(columns[2], np.uint64)
     starts = [0]
-    born, dead = [0] * len(loads), [2**62] * len(loads)
+    when = np.array(columns[0], np.uint64)
+    born = np.zeros(len(loads), np.int64)
+    dead = np.full(len(loads), 2**62)
     # the code that is there now, by address
     begins: list[int] = []
     ends: list[int] = []
     which: list[int] = []
-    for i, (time, start, end, _) in enumerate(loads):
-        low, high = bisect_right(ends, start), bisect_left(begins, end)
+    for i in np.flatnonzero(_shared(begin, end)).tolist():
+        time, first, last, _ = loads[i]
+        low, high = bisect_right(ends, first), bisect_left(begins, last)
         if timed and low < high and starts[-1] < time and len(starts) < _GENERATIONS:
             starts.append(time)
-        now = len(starts) - 1
-        born[i] = now
-        for other in which[low:high]:
-            dead[other] = now
-        begins[low:high], ends[low:high], which[low:high] = [start], [end], [i]
-    columns = list(zip(*loads, strict=True)) if loads else [()] * 4
-    code = Code(
-        np.array(columns[1], np.uint64),
-        np.array(columns[2], np.uint64),
-        list(columns[3]),
-        np.array(born, np.int64),
-        np.array(dead, np.int64),
-    )
-    return np.array(starts, np.uint64), code
+        dead[which[low:high]] = len(starts) - 1
+        begins[low:high], ends[low:high], which[low:high] = [first], [last], [i]
+    edges = np.array(starts, np.uint64)
+    born = np.searchsorted(edges, when, side="right") - 1 if timed else born
+    return edges, Code(begin, end, list(columns[3]), np.maximum(born, 0), dead)
+
+
+def _shared(begin: NDArray[np.uint64], end: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of these ranges have room in common with another, or are linked by one that has."""
+    order = np.argsort(begin, kind="stable")
+    reach = np.maximum.accumulate(end[order])
+    apart = np.append(True, begin[order][1:] >= reach[:-1])[: len(order)]
+    group = np.cumsum(apart) - 1
+    found = np.zeros(len(order), np.bool_)
+    found[order] = np.bincount(group)[group] > 1 if len(order) else False
+    return found
 
 
 class _Tables:

@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from perfpython import perf_python
 from perfrecord import build
 from programs import JITDUMP, RUST
 from test_symbols_perf import CPLUSPLUS
@@ -33,23 +33,6 @@ alpha(600000)
 """
 _SAMPLE = re.compile(r"^\s*(\d+)/(\d+)\s+(\d+)\.(\d{9}):\s+([0-9a-f]+) (.*) \(((?:/|\[).*)\)$")
 Key = tuple[int, int, int]  # tid, time, address
-
-
-def trampolined() -> str:
-    """An interpreter that writes perf maps."""
-    found = [shutil.which(f"python3.{minor}") for minor in (14, 13, 12)]
-    found += map(str, Path("~/.pyenv/versions").expanduser().glob("3.1[2-9]*/bin/python3"))
-    for one in filter(None, found):
-        asked = [
-            one,
-            "-X",
-            "perf",
-            "-c",
-            "import sys; sys.exit(not sys.is_stack_trampoline_active())",
-        ]
-        if not subprocess.run(asked, check=False, capture_output=True).returncode:
-            return one
-    pytest.fail("no Python 3.12 or later that has -X perf")
 
 
 def samples_of_perf(perf: Callable[..., str], path: Path) -> dict[Key, tuple[str, str]]:
@@ -105,7 +88,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def recorded(folder: Path, perf: Callable[..., str]) -> Iterator[Path]:
     """One recording of them all, one after the other."""
-    script = f"./cplusplus; {trampolined()} -X perf -S work.py; ./jit {folder}"
+    script = f"./cplusplus; {perf_python()} -X perf -S work.py; ./jit {folder}"
     how = ["-q", "-k", "mono", "-e", "cpu-clock", "-F", "5000", "--buildid-mmap"]
     script = f"cd {folder}; {script}"
     perf("record", *how, "-o", folder / "perf.data", "--", "sh", "-c", script)
@@ -116,6 +99,7 @@ def recorded(folder: Path, perf: Callable[..., str]) -> Iterator[Path]:
             Path(dso).unlink(missing_ok=True)
 
 
+@pytest.mark.perfpython
 def test_all_of_them(recorded: Path, perf: Callable[..., str]) -> None:
     theirs = samples_of_perf(perf, recorded / "injected.data")
     named = {symbol for symbol, _ in theirs.values()}
@@ -156,6 +140,7 @@ def test_rust(tmp_path: Path, perf: Callable[..., str]) -> None:
     assert different.total() <= 0.005 * len(theirs), different.most_common(10)
 
 
+@pytest.mark.perfpython
 def test_each_dso_says_where_its_names_come_from(recorded: Path) -> None:
     recording = kvm.open(recorded / "perf.data", cache=False)
     assert len(recording)
