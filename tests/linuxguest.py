@@ -116,13 +116,17 @@ class LinuxGuest:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def kallsyms(self) -> bytes:
-        """Its /proc/kallsyms, of its first boot."""
-        sent = (self.folder / "files").read_bytes()
-        return zlib.decompressobj(wbits=31).decompress(sent)
+        """Its /proc/kallsyms, of its last boot."""
+        sent, text = (self.folder / "files").read_bytes(), b""
+        while sent:
+            unpacker = zlib.decompressobj(wbits=31)
+            text = unpacker.decompress(sent)
+            sent = unpacker.unused_data
+        return text
 
     def modules(self) -> str:
         """Its /proc/modules."""
-        return self.console().partition("modules:")[2].partition("modules end")[0]
+        return self.console().rpartition("modules:")[2].partition("modules end")[0]
 
     def uptime(self) -> float:
         """Seconds from its boot to its being ready, as it said it last."""
