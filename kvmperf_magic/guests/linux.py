@@ -217,7 +217,8 @@ def find_kernel(
 def _kernel_of(vmm: VmmMemory, ram: list[Mapping], info: Vmcoreinfo) -> Found:
     """The kernel that a vmcoreinfo page is of, in the first layout of memory that fits it."""
     if not info.is_x86:
-        return Found(None, f"its Linux {info.release} is not for x86-64: not read yet")
+        what = "is not for x86-64, or older than 4.10"
+        return Found(None, f"its Linux {info.release} {what}: such a kernel is not read yet")
     blocks = [(one.start, one.size) for one in ram]
     why = f"a trace of Linux {info.release} in its memory, but not its image"
     for layout in layouts(blocks):

@@ -94,6 +94,7 @@ def test_damaged_looks_are_told(noise: bytes, at: int) -> None:
 
 
 @pytest.mark.kernels
+@pytest.mark.root
 def test_what_a_guest_runs_is_seen(linux_guest: LinuxGuest) -> None:
     """Its idle tasks mostly, and now and then the process that we know it has."""
     machine = find_vm(linux_guest.pid)
@@ -114,6 +115,7 @@ def test_what_a_guest_runs_is_seen(linux_guest: LinuxGuest) -> None:
 
 
 @pytest.mark.kernels
+@pytest.mark.root
 def test_looks_are_taken_in_the_background(linux_guests: dict[str, LinuxGuest]) -> None:
     machines = [find_vm(guest.pid) for guest in linux_guests.values()]
     for machine in machines:

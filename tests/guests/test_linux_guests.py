@@ -23,7 +23,8 @@ from kvmperf_magic.guests.watch import GuestWatch
 from kvmperf_magic.symbols import kallsyms
 from kvmperf_magic.symbols.kallsyms import Listing
 
-pytestmark = pytest.mark.kernels
+# root, though they need it not: such tests run one after the other, and share these guests
+pytestmark = [pytest.mark.kernels, pytest.mark.root]
 
 GIB = 1 << 30
 
