@@ -16,7 +16,9 @@ from kvmperf_magic.frontend import in_notebook
 from kvmperf_magic.guests.collecting import Collector
 from kvmperf_magic.guests.discovery import find_vm, machines
 from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.guests.tasks import TaskSampler
 from kvmperf_magic.perfdata.packed import SUFFIX
+from kvmperf_magic.perfdata.records import GUEST_MAGIC, TASKS_MAGIC
 from kvmperf_magic.recording import DEFAULT_OUTPUTS, Recording, open_recording
 from kvmperf_magic.sampler.options import SamplerOptions, call_graph
 from kvmperf_magic.sampler.process import SamplerProcess
@@ -166,6 +168,7 @@ class Recorder:
         self._options = replace(options, output=str(path))
         self._process: SamplerProcess | None = None
         self._collector: Collector | None = None
+        self._tasks: TaskSampler | None = None
         self._opened: Recording | None = None
 
     def __enter__(self) -> Self:
@@ -174,10 +177,13 @@ class Recorder:
             self._say(message)
         if self._options.guest and self._symbols.get("guest_symbols") != "none":
             self._collector = collect(self._options, self._keep)
+            vms = (Machine.from_json(machine) for machine in self._options.machines)
+            # of others there are no guest samples
+            self._tasks = TaskSampler([vm for vm in vms if vm.accel == "kvm"])
         return self
 
     def _keep(self, found: GuestSymbols) -> None:
-        self.process.attach(found.pack())
+        self.process.attach(GUEST_MAGIC, found.pack())
 
     def __exit__(
         self,
@@ -186,7 +192,9 @@ class Recorder:
         trace: TracebackType | None,
     ) -> None:
         assert self._process is not None
-        if self._collector is not None:
+        if self._collector is not None and self._tasks is not None:
+            for looks in self._tasks.stop():
+                self._process.attach(TASKS_MAGIC, looks.pack())
             self._collector.stop(last=True)
         self._process.stop()
 

@@ -32,8 +32,16 @@ for module in /modules/*.ko; do insmod $module; done
 stty -F /dev/ttyS1 raw
 gzip -1 </proc/kallsyms >/dev/ttyS1
 echo "modules: $(cat /proc/modules) modules end" >/dev/console
+/ticker &
+echo "ticker: $!" >/dev/console
 echo "guest is ready: $(cat /proc/uptime)" >/dev/console
 while sleep 1000; do :; done
+"""
+_TICKER = """#!/bin/sh
+while sleep 0.3; do
+  i=0
+  while [ $i -lt 2000 ]; do i=$((i + 1)); done
+done
 """
 
 
@@ -52,6 +60,7 @@ def initramfs(suite: str, folder: Path) -> Path:
         "bin": (0o40755, b""),
         "modules": (0o40755, b""),
         "init": (0o100755, _INIT.encode()),
+        "ticker": (0o100755, _TICKER.encode()),
         "bin/busybox": (0o100755, Path(str(shutil.which("busybox"))).read_bytes()),
     }
     for name in ("sh", "mount", "echo", "insmod", "stty", "cat", "gzip", "grep", "sleep"):
@@ -94,6 +103,10 @@ class LinuxGuest:
             assert time.monotonic() < end, f"{self.suite} does not boot: {self.console()}"
             time.sleep(0.05)
 
+    def ticker(self) -> int:
+        """The number of the process that computes a little every now and then."""
+        return int(self.console().rpartition("ticker: ")[2].split()[0])
+
     def text(self) -> int:
         """Where its kernel's `_text` is, as it said it last."""
         return int(self.console().rpartition("text: ")[2].split()[0], 16)
@@ -103,13 +116,17 @@ class LinuxGuest:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def kallsyms(self) -> bytes:
-        """Its /proc/kallsyms, of its first boot."""
-        sent = (self.folder / "files").read_bytes()
-        return zlib.decompressobj(wbits=31).decompress(sent)
+        """Its /proc/kallsyms, of its last boot."""
+        sent, text = (self.folder / "files").read_bytes(), b""
+        while sent:
+            unpacker = zlib.decompressobj(wbits=31)
+            text = unpacker.decompress(sent)
+            sent = unpacker.unused_data
+        return text
 
     def modules(self) -> str:
         """Its /proc/modules."""
-        return self.console().partition("modules:")[2].partition("modules end")[0]
+        return self.console().rpartition("modules:")[2].partition("modules end")[0]
 
     def uptime(self) -> float:
         """Seconds from its boot to its being ready, as it said it last."""

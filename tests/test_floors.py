@@ -24,7 +24,7 @@ FLOORS = (
     "guests sampler",
     "unwinding",
     "profile lost",
-    "callchains stacks whose lining decoding remembering source filters",
+    "callchains stacks whose lining decoding remembering source filters guestcolumns",
     "exporting describing recording",
     "export",
     "answers heatmap comparison inventory recorder history live",

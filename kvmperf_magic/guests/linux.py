@@ -7,7 +7,7 @@ the image itself agrees: its version, its build-id, the addresses of its own sym
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -47,9 +47,9 @@ class Found:
 class LinuxKernel:
     """One boot of a Linux kernel. `symbols` are the image's own, as it lists them itself."""
 
-    info: Vmcoreinfo
-    memory: GuestMemory
-    symbols: Listing
+    info: Vmcoreinfo = field(repr=False)
+    memory: GuestMemory = field(repr=False)
+    symbols: Listing = field(repr=False)
     how: str
 
     @property
@@ -169,6 +169,7 @@ _WANTED = (
     *("_stext", "init_uts_ns", "linux_banner", "saved_command_line", "__num_online_cpus"),
     *("__start_BTF", "__stop_BTF", "__start_notes", "__stop_notes", "vmcoreinfo_data"),
     *("tk_core", "jiffies_64", "jiffies", "modules", "boot_params"),
+    *("__per_cpu_offset", "current_task", "pcpu_hot"),
 )
 
 
@@ -216,7 +217,8 @@ def find_kernel(
 def _kernel_of(vmm: VmmMemory, ram: list[Mapping], info: Vmcoreinfo) -> Found:
     """The kernel that a vmcoreinfo page is of, in the first layout of memory that fits it."""
     if not info.is_x86:
-        return Found(None, f"its Linux {info.release} is not for x86-64: not read yet")
+        what = "is not for x86-64, or older than 4.10"
+        return Found(None, f"its Linux {info.release} {what}: such a kernel is not read yet")
     blocks = [(one.start, one.size) for one in ram]
     why = f"a trace of Linux {info.release} in its memory, but not its image"
     for layout in layouts(blocks):

@@ -122,11 +122,10 @@ class PerfFile:
         """What our own recorder noted ({} in perf's files)."""
         return self._session.kvmperf
 
-    @property
-    def guest_notes(self) -> list[bytes]:
-        """What our own recorder packed of the symbols of guests: anywhere among the records."""
+    def guest_notes(self, magic: bytes) -> list[bytes]:
+        """What our own recorder packed of its guests, of one kind: anywhere among the records."""
         _ = self._contents
-        return self._session.guest_notes
+        return [packed for kind, packed in self._session.guest_notes if kind == magic]
 
     @property
     def tracing(self) -> bytes | None:

@@ -33,7 +33,8 @@ MISC_BUILD_ID_SIZE = 1 << 15  # PERF_RECORD_MISC_BUILD_ID_SIZE: byte 20 holds th
 BUILD_ID_BYTES = 20
 EVENT_UPDATE_NAME = 2  # PERF_EVENT_UPDATE__NAME
 NOTE_MAGIC = b"KVMPERF\0"
-GUEST_MAGIC = b"KVMGUEST"  # a note of a guest's symbols, of which there may be any number
+# notes about guests, of which there may be any number: their symbols, what their CPUs ran
+GUEST_MAGIC, TASKS_MAGIC = b"KVMGUEST", b"KVMTASKS"
 
 _U64 = 0xFFFFFFFFFFFFFFFF
 _U32 = 0xFFFFFFFF

@@ -81,6 +81,7 @@ class Child:
         self._workload: Workload | None = None
         self._counters: Counters | None = None
         self._started_at = 0.0
+        self._enabled = 0
         self._commands = b""
         self._sink: Sink | None = None
         self._attached = 0  # bytes of attachments that were written
@@ -181,6 +182,7 @@ class Child:
 
     def _start(self, counters: Counters) -> None:
         self._started_at = time.time()
+        self._enabled = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
         counters.enable()
         if self._workload is not None:
             self._workload.start()
@@ -215,15 +217,16 @@ class Child:
         return not heard or b"stop" in lines
 
     def _write_attachments(self) -> None:
-        """Each is its length, u64, and its bytes."""
+        """Each is its length, u64, its kind, and its bytes."""
         fd = self._fds.get("attachments")
         while fd is not None and self._sink is not None:
-            size = int.from_bytes(os.pread(fd, 8, self._attached), "little")
-            body = os.pread(fd, size, self._attached + 8)
+            head = os.pread(fd, 16, self._attached)
+            size = int.from_bytes(head[:8], "little")
+            body = os.pread(fd, size, self._attached + 16)
             if not size or len(body) < size:
                 return
-            self._sink.write(records.note(body, records.GUEST_MAGIC))
-            self._attached += 8 + size
+            self._sink.write(records.note(body, head[8:]))
+            self._attached += 16 + size
 
     def _status(self, progress: Progress) -> None:
         self.talk.say("status", must=False, **asdict(progress))
@@ -235,6 +238,8 @@ class Child:
             "boot_id": facts.boot_id(),
             "started": self._started_at,
             "ended": time.time(),
+            # the same by the clock that perf's own follows
+            "raw": [self._enabled, time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)],
             "host": self.options.host,
             "guest": self.options.guest,
             "command": self.options.command,

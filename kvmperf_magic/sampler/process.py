@@ -224,11 +224,11 @@ class SamplerProcess:
             raise
         return self._heard.stats
 
-    def attach(self, packed: bytes) -> None:
-        """Keep a guest's symbols with the recording: they are among its records from now on."""
+    def attach(self, magic: bytes, packed: bytes) -> None:
+        """Keep a note about a guest with the recording: it is among its records from now on."""
         if self._attachments not in self._open:  # it has ended
             return
-        os.write(self._attachments, len(packed).to_bytes(8, "little") + packed)
+        os.write(self._attachments, len(packed).to_bytes(8, "little") + magic + packed)
         self._tell(b"attached\n")
 
     def _tell(self, line: bytes) -> None:

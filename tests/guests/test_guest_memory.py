@@ -176,7 +176,7 @@ def canonical(value: int, levels: int) -> int:
     return value | (2**64 - (1 << bits)) if value >> (bits - 1) else value
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     levels=st.sampled_from([4, 5]),
     mapped=st.lists(

@@ -80,7 +80,7 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@settings(max_examples=6)
+@settings(max_examples=6, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     count=st.integers(520, 1800),
@@ -100,7 +100,7 @@ def test_tables_of_every_layout_are_found_by_their_shape(
 
 @pytest.mark.parametrize("offsets", ["absolute", "relative", "percpu", "place"])
 @pytest.mark.parametrize("newer", [False, True])
-@settings(max_examples=5)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 700))
 def test_tables_are_found_by_vmcoreinfo(offsets: str, newer: bool, seed: int, count: int) -> None:
     percpu = min(60, count // 2) if offsets == "percpu" else 0
@@ -110,7 +110,7 @@ def test_tables_are_found_by_vmcoreinfo(offsets: str, newer: bool, seed: int, co
     assert listed(by_vmcoreinfo(info, image.read)) == symbols
 
 
-@settings(max_examples=40)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), data=st.data())
 def test_damaged_tables_give_nothing_or_something_but_never_fail(
     seed: int, data: st.DataObject
