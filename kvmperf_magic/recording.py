@@ -57,8 +57,8 @@ def open_recording(path: str | Path, *, cache: bool = True, **symbol_options: An
 
     Symbol options: `kallsyms`, `vmlinux`, `symfs`, `guest_kallsyms`, `guest_modules`,
     `guest_vmlinux`, `guest_mount`, `guest_elf` (a path, or {VM name or pid: path}),
-    `guest_symbols="host"` or `"none"`. Raises FileError for what is no perf.data; a damaged file opens up
-    to the damage, which `.lost` then tells.
+    `guest_symbols="host"` or `"none"`. Raises FileError for what is no perf.data; a damaged file
+    opens up to the damage, which `.lost` then tells.
     """
     return Recording(Source(read(path), SymbolOptions.of(symbol_options), cache=cache))
 
