@@ -43,6 +43,17 @@ def machines(proc: str | Path = "/proc") -> list[Machine]:
     return [_host(proc, unreadable), *found]
 
 
+def is_here(machine: Machine, proc: str | Path = "/proc") -> bool:
+    """Whether a guest still runs: a recording's may have ended, and its pid be another's."""
+    process = Process(Path(proc), machine.pid)
+    try:
+        descriptors = process.descriptors()
+    except PermissionError:
+        descriptors = None
+    now = _machine(process, descriptors)
+    return now is not None and now.name == machine.name
+
+
 def find_vm(wanted: str | int, found: Sequence[Machine] | None = None) -> Machine:
     """The VM of this name or VMM pid, among `found` or all there are.
 

@@ -80,8 +80,12 @@ class Machine:
 
     def _found(self) -> GuestSymbols:
         """What its memory tells now."""
+        from kvmperf_magic.guests.discovery import is_here
         from kvmperf_magic.guests.watch import watch
+        from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 
+        if not is_here(self):
+            return GuestSymbols(self.pid, self.name, note="it does not run here")
         watched = watch(self)
         watched.refresh()
         return watched.symbols

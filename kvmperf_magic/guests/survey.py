@@ -83,14 +83,19 @@ def _guest(watched: GuestWatch, load: float | None) -> Facts:
     _, uptime = kernel.clock()
     return Facts(
         load,
-        kernel.release,
-        kernel.command_line,
+        _plain(kernel.release),
+        _plain(kernel.command_line),
         uptime,
         kernel.cpus,
         len(symbols.table),
         symbols.source,
         symbols.note,
     )
+
+
+def _plain(text: str) -> str:
+    """Text of a guest's without what would steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _ran(machine: Machine) -> float | None:

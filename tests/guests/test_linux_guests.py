@@ -231,8 +231,13 @@ def test_no_system_no_kernel(empty_guest: LinuxGuest) -> None:
 
 
 def test_an_ended_guest_says_so(empty_guest: LinuxGuest) -> None:
-    watched = GuestWatch(find_vm(empty_guest.pid))
+    machine = find_vm(empty_guest.pid)
+    assert "no Linux kernel" in machine.symbols_source
+    watched = GuestWatch(machine)
+    watched.refresh()
     empty_guest.stop()
+    assert machine.symbols_source == "none: it does not run here"
+    assert len(machine.symbols()) == 0
     assert watched.refresh()
     assert watched.symbols.table is None
     assert "has ended" in watched.symbols.note
