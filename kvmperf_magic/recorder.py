@@ -208,7 +208,8 @@ class Recorder:
         """What was recorded, opened once."""
         if self._opened is None:
             assert self._options.output is not None
-            self._opened = open_recording(self._options.output, **self._symbols)
+            keep = self._packed is None
+            self._opened = open_recording(self._options.output, cache=keep, **self._symbols)
             if self._packed:
                 self._opened.save(self._packed, self._packed.name)
                 Path(self._options.output).unlink()

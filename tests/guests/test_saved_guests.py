@@ -11,7 +11,7 @@ import kvmperf_magic as kvm
 from kvmperf_magic.recording import Recording
 from kvmperf_magic.symbols import kallsyms
 
-recordings = pytest.importorskip("test_guest_recordings")
+recordings = pytest.importorskip("test_linux_recordings")
 recording = recordings.recording  # its fixture
 if TYPE_CHECKING:
     from linuxguest import LinuxGuest
