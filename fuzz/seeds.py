@@ -77,14 +77,14 @@ def _shortened(data: bytes) -> bytes:
 
 
 def saved() -> list[bytes]:
-    """Bundled recordings as they are packed, with what names them."""
+    """Bundled recordings with what names them: packed, then as perf.data."""
     with tempfile.TemporaryDirectory(prefix="kvmperf-seeds-") as folder:
-        path = Path(folder) / "saved.kvmperf"
         found = []
-        for recording in sorted(_BUNDLED.glob("*.data")):
-            opened = open_recording(recording, cache=False, guest_elf=guest_elf())
-            opened.save(path)
-            found.append(path.read_bytes())
+        for name in ("saved.kvmperf", "saved.data"):
+            for recording in sorted(_BUNDLED.glob("*.data")):
+                opened = open_recording(recording, cache=False, guest_elf=guest_elf())
+                opened.save(Path(folder) / name)
+                found.append((Path(folder) / name).read_bytes())
         return found
 
 
@@ -98,7 +98,8 @@ def symbols() -> list[bytes]:
     ]
     chains = np.array([0, 2, 2]), np.array([1, 2], np.uint64)
     whole = kept.encode(kept.Keeping(many, frozenset({3}), chains, ("c",)))
-    return [whole, *(bytes(packed.unpack("", one).members[packed.SYMBOLS]) for one in saved())]
+    carried = [packed.unpack("", one).members for one in saved() if packed.is_packed(one)]
+    return [whole, *(bytes(members[packed.SYMBOLS]) for members in carried)]
 
 
 def jitdumps() -> list[bytes]:

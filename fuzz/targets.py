@@ -89,7 +89,8 @@ def tracing(data: bytes) -> None:
 
 
 def packed(data: bytes) -> None:
-    """A .kvmperf; the digest of its directory is made right, so that the directory counts."""
+    """A .kvmperf, the digest of whose directory is made right, so that the directory counts; or a
+    perf.data that carries its names."""
     end = 32 + int.from_bytes(data[8:16], "little")
     if data.startswith(MAGIC) and end <= len(data):
         data = data[:16] + blake2b(data[32:end], digest_size=16).digest() + data[32:]
