@@ -141,9 +141,9 @@ def test_samples_know_their_task_and_their_boot(tmp_path: Path) -> None:
         )
         for i, name in enumerate(("old_function", "new_function"))
     )
-    with MicroGuest(vcpus=1, name="twice", phase="search") as vm:
+    with MicroGuest(vcpus=1, name="two-boots", phase="search") as vm:
         time.sleep(0.2)
-        with Recorder(path, lambda _: None, vm="twice", frequency=1000) as recorder:
+        with Recorder(path, lambda _: None, vm=vm.pid, frequency=1000) as recorder:
             begin = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
             time.sleep(0.8)
             end = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
@@ -154,7 +154,9 @@ def test_samples_know_their_task_and_their_boot(tmp_path: Path) -> None:
             seen = TaskLooks(vm.pid, at, np.zeros(len(at), np.int32), task, tasks)
             recorder.process.attach(TASKS_MAGIC, seen.pack())
             for i, table in enumerate((old, new)):
-                boot = GuestSymbols(vm.pid, "twice", table, "memory", "", f"6.{i}", "", middle * i)
+                boot = GuestSymbols(
+                    vm.pid, "two-boots", table, "memory", "", f"6.{i}", "", middle * i
+                )
                 recorder.process.attach(GUEST_MAGIC, boot.pack())
         pid = vm.pid
     as_kernel(path)
