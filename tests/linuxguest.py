@@ -155,7 +155,7 @@ def boot(suite: str, folder: Path, memory: int, *more: str, cpu: str = "max") ->
     folder.mkdir(parents=True, exist_ok=True)
     system = [
         *("-kernel", str(CACHE / suite / "vmlinuz"), "-initrd", str(initramfs(suite, folder))),
-        *("-append", "console=ttyS0 quiet panic=-1 told=outside"),
+        *("-append", "console=ttyS0 quiet panic=-1 no_timer_check told=outside"),
         *("-chardev", f"file,id=console,path={folder / 'console'}", "-serial", "chardev:console"),
         *("-chardev", f"file,id=files,path={folder / 'files'}", "-serial", "chardev:files"),
     ]

@@ -6,6 +6,7 @@ the image itself agrees: its version, its build-id, the addresses of its own sym
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,12 +18,13 @@ from kvmperf_magic.guests.btf import Btf
 from kvmperf_magic.guests.memory import GuestMemory, layouts, ram_mappings
 from kvmperf_magic.guests.modules import Module, joined, loaded_modules
 from kvmperf_magic.guests.paging_x86 import PagingX86
-from kvmperf_magic.guests.vmcoreinfo import Vmcoreinfo, scan
+from kvmperf_magic.guests.vmcoreinfo import Search, Vmcoreinfo
 from kvmperf_magic.guests.vmmmemory import PAGE, Mapping, VmmMemory
 from kvmperf_magic.symbols.kallsyms import Listing
 from kvmperf_magic.symbols.symboltable import SymbolTable
 
-_SCAN_SECONDS = 10.0
+_SEARCH_SECONDS = 10.0
+_SAME_TIME = 2.0  # seconds that the clocks of a guest that runs and of the host may differ
 _IMAGE_SIZE = 64 << 20  # of the image, as far as tables are searched for
 _UTS_LENGTH = 65  # include/uapi/linux/utsname.h
 _UTS_FIELDS = 6
@@ -185,28 +187,28 @@ def find_kernel(
     ram = ram_mappings(vmm.mappings(), memory)
     if not ram:
         return Found(None, "its VMM has no mapping that can be its memory")
-    looked = scan(vmm, ram, _SCAN_SECONDS, progress)
+    search = Search(vmm, ram, _SEARCH_SECONDS, progress)
     seen: set[frozenset[tuple[str, str]]] = set()
     found: list[LinuxKernel] = []
     whys: list[str] = []
-    for info in looked.found:
+    for info in search:
         text = frozenset(info.fields.items())
         if text in seen:  # the page and the note that it was copied to
             continue
         seen.add(text)
         one = _kernel_of(vmm, ram, info)
-        if one.kernel is not None:
-            found.append(one.kernel)
-        else:
+        if one.kernel is None:
             whys.append(one.why)
-    if len(found) > 1:  # of what a reboot left behind the clock stands still
-        found.sort(key=lambda kernel: kernel.clock())
+            continue
+        found.append(one.kernel)
+        if abs(one.kernel.clock()[0] - time.time()) < _SAME_TIME:
+            return one  # it runs; of what a reboot left behind the clock stands still
     if found:
-        return Found(found[-1])
+        return Found(max(found, key=lambda kernel: kernel.clock()))
     if whys:
         return Found(None, "; ".join(dict.fromkeys(whys)))
-    if not looked.complete:
-        return Found(None, f"no Linux kernel in what could be searched in {_SCAN_SECONDS:.0f} s")
+    if not search.complete:
+        return Found(None, f"no Linux kernel in what could be searched in {_SEARCH_SECONDS:.0f} s")
     return Found(
         None,
         "no Linux kernel in its memory: it runs something else, is still starting, was built "

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import islice, permutations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kvmperf_magic.guests.vmmmemory import PAGE, Mapping, VmmMemory
 
@@ -20,7 +19,7 @@ _MIB, _GIB = 1 << 20, 1 << 30
 _FOUR_GIB = 4 * _GIB
 # where RAM below the hole may end. QEMU pc: 3 or 3.5 GiB, q35: 2 or 2.75; cloud-hypervisor: 3;
 # Firecracker and kvmtool: 3.25 (hw/i386/pc_piix.c, pc_q35.c; arch/x86_64/layout.rs)
-_HOLES = tuple(int(gib * _GIB) for gib in (3, 2, 3.5, 2.75, 3.25, 1))
+HOLES = tuple(int(gib * _GIB) for gib in (3, 2, 3.5, 2.75, 3.25, 1))
 _SMALLEST = 2 * _MIB  # smaller mappings are no RAM
 _MOST_BLOCKS = 4  # of which every order is tried; more are taken as they lie
 _MOST_LAYOUTS = 200
@@ -118,15 +117,15 @@ def layouts(blocks: Sequence[tuple[int, int]], known: int | None = None) -> Iter
     """
     total = sum(size for _, size in blocks)
     orders = permutations(blocks) if len(blocks) <= _MOST_BLOCKS else iter([tuple(blocks)])
-    for order in islice(orders, _MOST_LAYOUTS // len(_HOLES)):
+    for order in islice(orders, _MOST_LAYOUTS // len(HOLES)):
         ends = np.cumsum([size for _, size in order]).tolist()
         if known is not None:
             holes = [total - known]
         else:
             # blocks that a VMM has cut at the hole already, no hole at all, and the usual ones
-            cut = [end for end in ends[:-1] if end in _HOLES]
+            cut = [end for end in ends[:-1] if end in HOLES]
             plain = [total] if total <= 3 * _GIB else []
-            holes = [*cut, *plain, *(hole for hole in _HOLES if hole < total)]
+            holes = [*cut, *plain, *(hole for hole in HOLES if hole < total)]
             holes += [end for end in ends[:-1] if end < _FOUR_GIB]
             holes += [total] if total <= _FOUR_GIB else []
         for hole in dict.fromkeys(holes):
@@ -146,9 +145,3 @@ def _laid(order: Sequence[tuple[int, int]], hole: int) -> list[Block]:
             found.append(Block(_FOUR_GIB + above, host + below, size - below))
         at += size
     return found
-
-
-def page_numbers(vmm: VmmMemory, mapping: Mapping) -> NDArray[np.uint64]:
-    """The addresses of the pages of a mapping that are in memory."""
-    there = np.flatnonzero(vmm.present(mapping.start, mapping.end)).astype(np.uint64)
-    return there * np.uint64(PAGE) + np.uint64(mapping.start)

@@ -10,6 +10,7 @@ import json
 import threading
 import time
 import zlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from kvmperf_magic.guests.watch import watch
 from kvmperf_magic.table import Categorical
 
 EVERY = 0.05  # seconds between looks
+_EACH = 0.01  # at least, for each CPU: one of many CPUs is looked at less often
+_NEAR = 3  # of these times a look is near enough to tell of a sample
 _MOST_CPUS = 4096
 _MOST_LOOKS = 10_000_000
 _COMM = 16  # TASK_COMM_LEN
@@ -87,9 +90,13 @@ class CurrentTasks:
 
 @dataclass(frozen=True)
 class TaskLooks:
-    """All looks at the CPUs of one VM: when (CLOCK_MONOTONIC_RAW, ns), at which CPU, what ran."""
+    """All looks at the CPUs of one VM: when (CLOCK_MONOTONIC_RAW, ns), at which CPU, what ran.
 
-    machine: int  # the VMM's pid
+    `machine` is the VMM's pid, `every` the seconds between looks.
+    """
+
+    machine: int
+    every: float
     time: NDArray[np.uint64]
     cpu: NDArray[np.int32]
     task: NDArray[np.int32]
@@ -98,6 +105,7 @@ class TaskLooks:
     def pack(self) -> bytes:
         told = {
             "machine": self.machine,
+            "every": self.every,
             "looks": len(self.time),
             "tasks": [[task.pid, task.tid, task.comm] for task in self.tasks],
         }
@@ -114,8 +122,9 @@ class TaskLooks:
         try:
             told = json.loads(line)
             machine, count = int(told["machine"]), int(told["looks"])
+            every = float(told["every"])
             tasks = [Task(int(pid), int(tid), str(comm)) for pid, tid, comm in told["tasks"]]
-            if not 0 <= count <= _MOST_LOOKS or not 0 <= machine < 1 << 31:
+            if not (0 <= count <= _MOST_LOOKS and 0 <= machine < 1 << 31 and 0 < every < 1e6):
                 raise ValueError("a number that cannot be")
             plain = zlib.decompressobj().decompress(body, count * 16 + 1)
             if len(plain) != count * 16:
@@ -134,7 +143,7 @@ class TaskLooks:
         task = np.frombuffer(plain, "<i4", count, count * 12)
         if count and not (task.min() >= 0 and task.max() < len(tasks)):
             raise ValueError("looks at guest tasks that there are not")
-        return cls(machine, time, cpu, task, tasks)
+        return cls(machine, every, time, cpu, task, tasks)
 
 
 class TaskSampler:
@@ -144,7 +153,7 @@ class TaskSampler:
         self._every = every
         self._watched = {machine.pid: watch(machine) for machine in machines}
         self._current: dict[int, tuple[LinuxKernel, CurrentTasks]] = {}
-        self._rows: dict[int, list[tuple[int, int, Task]]] = {pid: [] for pid in self._watched}
+        self._seen: dict[int, _Seen] = {}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kvmperf-tasks", daemon=True)
         self._thread.start()
@@ -153,7 +162,7 @@ class TaskSampler:
         """End it; what was seen, of each VM of which anything was."""
         self._end.set()
         self._thread.join()
-        return [_joined(pid, rows) for pid, rows in self._rows.items() if rows]
+        return [one.looks(pid) for pid, one in self._seen.items() if len(one.time)]
 
     def _run(self) -> None:
         while not self._end.wait(self._every):
@@ -171,19 +180,33 @@ class TaskSampler:
         if known is None or known[0] is not kernel:
             known = self._current[pid] = kernel, CurrentTasks(kernel)
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
-        tasks = enumerate(known[1].look())
-        self._rows[pid] += [(now, cpu, task) for cpu, task in tasks if task is not None]
+        seen = self._seen.get(pid)
+        if seen is None:
+            seen = self._seen[pid] = _Seen(max(self._every, _EACH * kernel.cpus))
+        if now >= seen.due:
+            seen.due = now + int(seen.every * 1e9)
+            seen.add(now, known[1].look())
 
 
-def _joined(pid: int, rows: Sequence[tuple[int, int, Task]]) -> TaskLooks:
-    tasks = {task: i for i, task in enumerate(dict.fromkeys(task for _, _, task in rows))}
-    return TaskLooks(
-        pid,
-        np.array([at for at, _, _ in rows], np.uint64),
-        np.array([cpu for _, cpu, _ in rows], np.int32),
-        np.array([tasks[task] for _, _, task in rows], np.int32),
-        list(tasks),
-    )
+class _Seen:
+    """The looks at one VM so far, in few bytes each; `due` is when the next one is."""
+
+    def __init__(self, every: float) -> None:
+        self.every = every
+        self.due = 0
+        self.time, self.cpu, self.task = array("Q"), array("i"), array("i")
+        self._tasks: dict[Task, int] = {}
+
+    def add(self, now: int, found: Sequence[Task | None]) -> None:
+        for cpu, task in enumerate(found):
+            if task is not None and len(self.time) < _MOST_LOOKS:
+                self.time.append(now)
+                self.cpu.append(cpu)
+                self.task.append(self._tasks.setdefault(task, len(self._tasks)))
+
+    def looks(self, pid: int) -> TaskLooks:
+        columns = np.array(self.time), np.array(self.cpu), np.array(self.task)
+        return TaskLooks(pid, self.every, *columns, list(self._tasks))
 
 
 @dataclass(frozen=True)
@@ -204,15 +227,14 @@ def tasks_of(
     time: NDArray[np.uint64],
     machine: NDArray[np.int32],
     vcpu: NDArray[np.int32],
-    near: float = 3 * EVERY,
 ) -> GuestTasks:
     """The tasks of samples: when, of which VM (its VMM's pid), on which vCPU they were."""
     n = len(time)
     names: dict[str, int] = {"": 0}
     comm, pid = np.zeros(n, np.int32), np.full(n, -1, np.int32)
     sure = np.zeros(n)
-    reach = int(near * 1e9)
     for one in looks:
+        reach = int(_NEAR * one.every * 1e9)
         codes = np.array([names.setdefault(task.comm, len(names)) for task in one.tasks], np.int32)
         pids = np.array([task.pid for task in one.tasks], np.int64).astype(np.int32)
         for cpu in np.unique(one.cpu).tolist():

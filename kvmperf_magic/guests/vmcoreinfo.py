@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvmperf_magic.guests.memory import page_numbers
+from kvmperf_magic.guests.memory import HOLES
 from kvmperf_magic.guests.vmmmemory import PAGE, Mapping, VmmMemory
 from kvmperf_magic.parallel import blocks
 
@@ -26,7 +26,7 @@ _BEGIN = b"OSRELEASE="
 _NOTE = b"VMCOREINFO\0\0"
 _NOTE_HEADER = 12
 _LOOKED_AT = _NOTE_HEADER + len(_NOTE)
-_BATCH = 1 << 15  # pages between looks at the clock
+_PIECE = 64 << 20  # bytes between looks at the clock
 _LINE = re.compile(r"([A-Z_-]+(?:\([\w.]+\))?)=(.*)")
 _IMAGE = 0xFFFFFFFF80000000  # __START_KERNEL_map
 
@@ -74,39 +74,73 @@ class Vmcoreinfo:
         return (virtual - _IMAGE + (self.number("phys_base") or 0)) % 2**64
 
 
-@dataclass(frozen=True)
-class Scan:
-    """What was found; `complete` is False where the time was over before the memory was."""
+class Search:
+    """All vmcoreinfo pages in these mappings, as they are found: iterate over it.
 
-    found: list[Vmcoreinfo]
-    pages: int
-    complete: bool
+    Where the kernel mostly puts its page is looked at first, so that a large guest need not be
+    searched to its end. `progress` is told bytes done and bytes in all. `complete` is False while
+    there is more to look at: also after the last one, where `seconds` were over before.
+    """
 
+    def __init__(
+        self,
+        vmm: VmmMemory,
+        mappings: Sequence[Mapping],
+        seconds: float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._vmm = vmm
+        self._mappings = mappings
+        self._seconds = seconds
+        self._progress = progress
+        self.complete = False
 
-def scan(
-    vmm: VmmMemory,
-    mappings: Sequence[Mapping],
-    seconds: float,
-    progress: Callable[[int, int], None] | None = None,
-) -> Scan:
-    """Look through all pages of these mappings; `progress` is told pages done and pages in all."""
-    end = time.monotonic() + seconds
-    pages = np.concatenate([page_numbers(vmm, one) for one in mappings] or [np.zeros(0, np.uint64)])
-    found: list[Vmcoreinfo] = []
-    for start in range(0, len(pages), _BATCH):
-        batch = pages[start : start + _BATCH]
-        heads = np.concatenate(blocks(partial(_heads, vmm, batch), len(batch), 4096))
+    def __iter__(self) -> Iterator[Vmcoreinfo]:
+        end = time.monotonic() + self._seconds
+        ranges = sorted(
+            (part for one in self._mappings for part in _parts(one)), key=lambda part: part[0]
+        )
+        total, done = sum(stop - start for _, start, stop in ranges), 0
+        for _, start, stop in ranges:
+            yield from self._in(start, stop)
+            done += stop - start
+            if self._progress is not None:
+                self._progress(done, total)
+            if time.monotonic() > end:
+                return
+        self.complete = True
+
+    def _in(self, start: int, stop: int) -> Iterator[Vmcoreinfo]:
+        there = np.flatnonzero(self._vmm.present(start, stop)).astype(np.uint64)
+        pages = there * np.uint64(PAGE) + np.uint64(start)
+        if not len(pages):
+            return
+        heads = np.concatenate(blocks(partial(_heads, self._vmm, pages), len(pages), 4096))
         plain = (heads[:, : len(_BEGIN)] == np.frombuffer(_BEGIN, np.uint8)).all(axis=1)
         note = (heads[:, _NOTE_HEADER:] == np.frombuffer(_NOTE, np.uint8)).all(axis=1)
-        for host in batch[plain | note].tolist():
-            one = Vmcoreinfo(host, vmm.read(host, PAGE))
+        for host in pages[plain | note].tolist():
+            one = Vmcoreinfo(host, self._vmm.read(host, PAGE))
             if one.release:
-                found.append(one)
-        if progress is not None:
-            progress(min(start + _BATCH, len(pages)), len(pages))
-        if time.monotonic() > end:
-            return Scan(found, len(pages), start + _BATCH >= len(pages))
-    return Scan(found, len(pages), True)
+                yield one
+
+
+def _parts(mapping: Mapping) -> list[tuple[int, int, int]]:
+    """A mapping in pieces: what is first to be looked at, its start and its end.
+
+    A young kernel gives away pages from the beginning of its highest zone, which is at 4 GiB and
+    thus behind the hole for devices, or, in a guest that ends below, from its end.
+    """
+    first = {place - place % _PIECE for place in HOLES if place < mapping.size}
+    first |= {
+        0,
+        (mapping.size - 1) // _PIECE * _PIECE,
+        max(0, mapping.size - 1 - _PIECE) // _PIECE * _PIECE,
+    }
+    found = []
+    for at in range(0, mapping.size, _PIECE):
+        stop = min(at + _PIECE, mapping.size)
+        found.append((int(at not in first), mapping.start + at, mapping.start + stop))
+    return found
 
 
 def _heads(vmm: VmmMemory, pages: NDArray[np.uint64], rows: slice) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from kvmperf_magic.errors import KvmperfError
@@ -22,11 +23,23 @@ from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 
 # of CPU time after which a kernel that runs has ticked: the slowest tick is 100 a second
 _BUSY_NS = 50_000_000
+_BEHIND = 2.0  # seconds that a guest's clock, which is read in whole ones, may seem to be behind
 _PATIENCE = 30.0  # seconds between searches of a VM that has no Linux, at most
 _ENDED = "it has ended"
 
 _watched: dict[int, GuestWatch] = {}
 _registry = threading.Lock()
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A kernel's clock at one look: bytes that tick, its seconds since it was booted, what its CPUs
+    had run (ns), and when that was."""
+
+    ticking: bytes = b""
+    uptime: int = 0
+    ran: int = 0
+    when: float = 0.0
 
 
 class GuestWatch:
@@ -42,7 +55,7 @@ class GuestWatch:
         self._lock = threading.Lock()
         self._vmm: VmmMemory | None = None
         self._begun = self._due = time.monotonic()
-        self._ticking, self._ran, self._newest = b"", 0, b""
+        self._seen, self._newest = _Seen(), b""
         self.kernel: LinuxKernel | None = None
         self.symbols = GuestSymbols(self.pid, self.name, note="not looked at yet")
 
@@ -92,6 +105,7 @@ class GuestWatch:
             self.kernel = found.kernel
             self._begun = self._due = now
             self._newest = found.kernel.newest_module()
+            self._seen = _Seen()
             self._goes_on(found.kernel)
             self._take(found.kernel)
 
@@ -100,12 +114,17 @@ class GuestWatch:
         assert self._vmm is not None
         if self._vmm.read(kernel.info.host, PAGE) != kernel.info.page:
             return False
-        ticking, ran = kernel.ticking(), self._run_time()
-        moved, busy = ticking != self._ticking, ran - self._ran > _BUSY_NS
+        _, uptime = kernel.clock()
+        before = self._seen
+        now = _Seen(kernel.ticking(), uptime, self._run_time(), time.monotonic())
+        moved, busy = now.ticking != before.ticking, now.ran - before.ran > _BUSY_NS
         if moved or busy:
-            self._ticking, self._ran = ticking, ran
-        # a page of an earlier boot may stay as it was; its clock then stands while CPUs are busy
-        return moved or not busy
+            self._seen = now
+        # a page of an earlier boot may stay as it was; its clock then stands while CPUs are busy,
+        # since the last look or since some time after it
+        passed = now.when - before.when
+        behind = passed - (now.uptime - before.uptime) if uptime else 0.0
+        return not busy or (moved and behind < _BEHIND)
 
     def _take(self, kernel: LinuxKernel) -> None:
         modules = kernel.modules()

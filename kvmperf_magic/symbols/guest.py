@@ -92,7 +92,7 @@ class Guest:
         self._judged = -1
         self._maps = maps
         self._kernel: NamedTable | None = None
-        self.kernel = KernelSymbols(None, "", "")
+        self.kernel = self._nothing
         self._lines: Lines | None = None
         # what is named for this guest comes before what was kept of it
         named = sources or options.guest_symbols == "host" or self._mounted("kallsyms")
@@ -132,6 +132,11 @@ class Guest:
             told = ("", "", named.asked_for(), path, "", count)
             yield Kept(self.pid, PROGRAM, *told, segments=segments, boot=self._boot)
 
+    @property
+    def _nothing(self) -> KernelSymbols:
+        """No symbols, and what its memory told instead."""
+        return KernelSymbols(None, "", self._found[-1].note if self._found else "")
+
     def renew(self, found: Sequence[GuestSymbols]) -> None:
         """Other symbols were found in its memory: it was booted anew, or has loaded a module."""
         if list(map(id, found)) == list(map(id, self._found)):
@@ -139,7 +144,7 @@ class Guest:
         self._found = found
         self.__dict__.pop("_candidates", None)
         self._seen, self._judged = np.zeros(0, np.uint64), -1
-        self.kernel, self._kernel = KernelSymbols(None, "", ""), None
+        self.kernel, self._kernel = self._nothing, None
 
     def _modules_file(self) -> Path | None:
         mounted = self._mounted("modules")
@@ -169,7 +174,7 @@ class Guest:
             # the newest first: it has the modules that came meanwhile
             for one in reversed(self._found):
                 if one.table is not None:
-                    found.append((KernelSymbols(one.table, one.source), Fit(one.table)))
+                    found.append((KernelSymbols(one.table, one.source, one.note), Fit(one.table)))
         if self._options.guest_symbols == "host":
             host = self._host()
             if host.table is None:
@@ -270,7 +275,7 @@ class Guest:
         elf_symbol, elf_dso, inside = self._by_elf(address[lost])
         symbol[lost[inside]], dso[lost[inside]] = elf_symbol[inside], elf_dso[inside]
         if self._kept is None and not self._candidates and not inside.all():
-            why = f" ({self._found[-1].note})" if self._found and self._found[-1].note else ""
+            why = f" ({self._nothing.note})" if self._nothing.note else ""
             self.warnings.setdefault(
                 "kernel",
                 f"{self.name}: no symbols for its kernel{why}: give guest_kallsyms, guest_vmlinux "

@@ -39,6 +39,7 @@ def made(rows: list[tuple[int, int, int]], machine: int = 7) -> TaskLooks:
     tasks = [Task(100 + i, 200 + i, name) for i, name in enumerate(NAMES)]
     return TaskLooks(
         machine,
+        0.1,
         columns[0].astype(np.uint64) * np.uint64(SECOND // 10),
         columns[1].astype(np.int32),
         columns[2].astype(np.int32),
@@ -56,7 +57,6 @@ def test_each_sample_has_the_task_that_was_seen_nearest(
         columns[0].astype(np.uint64) * np.uint64(SECOND // 10),
         columns[1].astype(np.int32),
         columns[2].astype(np.int32),
-        near=0.3,
     )
     comms, pids = got.comm.values().tolist(), got.pid.tolist()
     for row, (at, machine, vcpu) in enumerate(drawn):
@@ -78,7 +78,8 @@ def test_each_sample_has_the_task_that_was_seen_nearest(
 def test_looks_are_packed_and_unpacked(rows: list[tuple[int, int, int]]) -> None:
     before = made(rows)
     after = TaskLooks.unpack(before.pack())
-    assert (after.machine, after.tasks) == (before.machine, before.tasks)
+    assert (after.machine, after.every) == (before.machine, before.every)
+    assert after.tasks == before.tasks
     for column in ("time", "cpu", "task"):
         assert getattr(after, column).tolist() == getattr(before, column).tolist()
 
@@ -141,9 +142,9 @@ def test_samples_know_their_task_and_their_boot(tmp_path: Path) -> None:
         )
         for i, name in enumerate(("old_function", "new_function"))
     )
-    with MicroGuest(vcpus=1, name="twice", phase="search") as vm:
+    with MicroGuest(vcpus=1, name="two-boots", phase="search") as vm:
         time.sleep(0.2)
-        with Recorder(path, lambda _: None, vm="twice", frequency=1000) as recorder:
+        with Recorder(path, lambda _: None, vm=vm.pid, frequency=1000) as recorder:
             begin = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
             time.sleep(0.8)
             end = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
@@ -151,10 +152,12 @@ def test_samples_know_their_task_and_their_boot(tmp_path: Path) -> None:
             at = np.arange(begin, end, SECOND // 20, dtype=np.uint64)
             task = (at >= middle).astype(np.int32)
             tasks = [Task(11, 11, "alpha"), Task(12, 12, "beta")]
-            seen = TaskLooks(vm.pid, at, np.zeros(len(at), np.int32), task, tasks)
+            seen = TaskLooks(vm.pid, 0.05, at, np.zeros(len(at), np.int32), task, tasks)
             recorder.process.attach(TASKS_MAGIC, seen.pack())
             for i, table in enumerate((old, new)):
-                boot = GuestSymbols(vm.pid, "twice", table, "memory", "", f"6.{i}", "", middle * i)
+                boot = GuestSymbols(
+                    vm.pid, "two-boots", table, "memory", "", f"6.{i}", "", middle * i
+                )
                 recorder.process.attach(GUEST_MAGIC, boot.pack())
         pid = vm.pid
     as_kernel(path)
