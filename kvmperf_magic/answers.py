@@ -15,14 +15,12 @@ from kvmperf_magic.errors import QueryError
 from kvmperf_magic.exporting import DIFF_FORMATS, TABLE_FORMATS, format_of
 from kvmperf_magic.files import written
 from kvmperf_magic.frontend import in_notebook
-from kvmperf_magic.guests.discovery import machines
-from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.modes import MODES
 from kvmperf_magic.profile.lanes import Lane, lanes_of
 from kvmperf_magic.profile.show import short_dso
 from kvmperf_magic.profile.timeorder import time_tree
 from kvmperf_magic.profile.tree import KINDS, CallTree, build_tree
-from kvmperf_magic.table import Categorical, Table
+from kvmperf_magic.table import Table
 from kvmperf_widgets.layout import ORDERS
 
 if TYPE_CHECKING:
@@ -403,41 +401,3 @@ class DiffView(TableAnswer):
         linked = (self.bars.explore(link), self.flamegraph().explore(link))
         for part in (*self._said(), *linked, self.diff):
             display(part)
-
-
-class MachineList(View):
-    """The machines of this host, as `%kvm_list` shows them."""
-
-    def __init__(self, found: list[Machine]) -> None:
-        self.machines = found
-
-    @classmethod
-    def found(cls) -> MachineList:
-        return cls(machines())
-
-    @cached_property
-    def table(self) -> Table:
-        """machine vmm pid accel memory (MiB, 0 if not known) vcpus threads notes"""
-        found = self.machines
-
-        def text(values: list[str]) -> Categorical:
-            return Categorical(np.arange(len(values), dtype=np.int32), values)
-
-        def threads(machine: Machine) -> str:
-            return " ".join(f"{v.id}:{v.tid or '?'}" for v in machine.vcpus)
-
-        return Table(
-            {
-                "machine": text([m.name for m in found]),
-                "vmm": text([m.vmm for m in found]),
-                "pid": np.array([m.pid for m in found], dtype=np.int64),
-                "accel": text([m.accel for m in found]),
-                "memory MiB": np.array([(m.memory or 0) >> 20 for m in found], dtype=np.int64),
-                "vcpus": np.array([len(m.vcpus) for m in found], dtype=np.int64),
-                "vcpu:thread": text([threads(m) for m in found]),
-                "notes": text(["; ".join(m.notes) for m in found]),
-            }
-        )
-
-    def parts(self) -> Sequence[Any]:
-        return [self.table]

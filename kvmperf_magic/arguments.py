@@ -45,7 +45,9 @@ SYMBOL_OPTIONS = (
         help="the program that a guest runs; VM= says which guest's, may be given again",
     ),
     argument(
-        "--guest-symbols", choices=["host"], help="host: the guests run the host's kernel image"
+        "--guest-symbols",
+        choices=["host", "none"],
+        help="host: the guests run the host's kernel image; none: their memory is not looked into",
     ),
     argument(
         "--debuginfod",

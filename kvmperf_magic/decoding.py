@@ -177,7 +177,7 @@ def decode(
 ) -> Decoded:
     """Name every sample of `samples`; nothing is filtered. `chains` gives the callchains where
     they are not the samples' own; it is asked only when stacks are."""
-    of = whose(samples, sideband, machines, spaces)
+    of = whose(samples, sideband, machines, spaces, symbolizer.boots)
     later = chains or (lambda: samples.chains)
     return _Decoder(samples, events, of, later, symbolizer).decoded()
 

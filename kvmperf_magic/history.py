@@ -6,6 +6,7 @@ Samples are kept as long as asked for; what names them (maps, comms, forks) is k
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,12 @@ import numpy as np
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.perfdata.abi import FILE_MAGIC, PIPE_HEADER_SIZE, RecordType
 from kvmperf_magic.perfdata.attr import Event
-from kvmperf_magic.perfdata.records import tracing_data
+from kvmperf_magic.perfdata.records import GUEST_MAGIC, note, tracing_data
 from kvmperf_magic.perfdata.samples import SampleColumns
 from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.perfdata.stream import StreamReader
 from kvmperf_magic.perfdata.walk import walk
+from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 
 _PASSING = (RecordType.SAMPLE, RecordType.FINISHED_ROUND)  # records that are not kept for good
 
@@ -81,8 +83,9 @@ class History:
         unseen, self._unseen = self._unseen, []
         return SampleColumns.joined(unseen) if unseen else None
 
-    def save(self, path: Path) -> None:
-        """Write what is kept as a perf.data (a saved stream, which perf reads too)."""
+    def save(self, path: Path, guests: Sequence[GuestSymbols] = ()) -> None:
+        """Write what is kept as a perf.data (a saved stream, which perf reads too), with what is
+        known of its guests' kernels."""
         header = FILE_MAGIC + PIPE_HEADER_SIZE.to_bytes(8, "little")
         try:
             with path.open("wb") as file:
@@ -90,6 +93,8 @@ class History:
                 file.write(self._kept)
                 for chunk in self._chunks:
                     file.write(chunk.raw)
+                for guest in guests:
+                    file.write(note(guest.pack(), GUEST_MAGIC))
         except OSError as error:
             raise FileError(path, f"cannot be written: {error.strerror}") from None
 

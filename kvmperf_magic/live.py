@@ -21,6 +21,7 @@ import numpy as np
 from kvmperf_magic.decoding import decode
 from kvmperf_magic.errors import KvmperfError, QueryError
 from kvmperf_magic.frontend import in_notebook
+from kvmperf_magic.guests.collecting import Collector
 from kvmperf_magic.guests.discovery import machines
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.history import History
@@ -30,10 +31,11 @@ from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.places import watch
 from kvmperf_magic.profile.tally import News, news_of
 from kvmperf_magic.ranking import Look, sort_keys
-from kvmperf_magic.recorder import plan, say_on_stderr, start_sampler
+from kvmperf_magic.recorder import collect, plan, say_on_stderr, start_sampler
 from kvmperf_magic.recording import Recording, open_recording
 from kvmperf_magic.sampler.options import SamplerOptions
 from kvmperf_magic.sampler.process import SamplerProcess
+from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.spaces import AddressSpaces
 from kvmperf_magic.symbols.symbolizer import Symbolizer
@@ -85,6 +87,7 @@ class Top(LiveView):
         self._machines = [Machine.from_json(told) for told in process.options.machines]
         self._machines_due = 0.0
         self._named_size = -1
+        self.guest_symbols: list[GuestSymbols] = []  # what was found so far, the newest last
         self._spaces: AddressSpaces | None = None
         self._symbolizer: Symbolizer | None = None
         self._history = History(history)
@@ -93,6 +96,9 @@ class Top(LiveView):
         self._target = _target_of(process.options)
         self.error: KvmperfError | None = None
         self._know(self._vms_of(None))
+        self._collector: Collector | None = None
+        if process.options.guest and self._symbols.get("guest_symbols") != "none":
+            self._collector = collect(process.options, self._found)
         self._thread = threading.Thread(target=self._run, name="kvm_top", daemon=True)
         _running.add(self)
         self._thread.start()
@@ -120,7 +126,7 @@ class Top(LiveView):
         if target.exists():
             target.replace(f"{target}.old")
         with self._lock:
-            self._history.save(target)
+            self._history.save(target, self.guest_symbols)
         return open_recording(target, **self._symbols)
 
     def watch(self) -> None:
@@ -170,6 +176,8 @@ class Top(LiveView):
         except Exception as error:  # nobody else would hear of it, and the view would stand still
             self.error = KvmperfError(f"the live view failed: {error!r}", "please report this")
         finally:
+            if self._collector is not None:
+                self._collector.stop()
             try:
                 self.process.stop()
             except KvmperfError as error:
@@ -240,6 +248,12 @@ class Top(LiveView):
             samples, sideband, history.events, self._machines, self._spaces, self._symbolizer
         )
 
+    def _found(self, symbols: GuestSymbols) -> None:
+        """A VM's kernel was found, has started anew, or has loaded a module."""
+        with self._lock:
+            self.guest_symbols.append(symbols)
+            self._named_size = -1
+
     def _renew(self, sideband: Sideband) -> None:
         """Maps, names and VMs have changed: see them, and keep the symbols found so far."""
         now = time.monotonic()
@@ -247,9 +261,10 @@ class Top(LiveView):
             self._machines = machines()
             self._machines_due = now + _LOOK
         names = {m.pid: m.name for m in self._machines if m.kind == "guest"}
+        guests = list(self.guest_symbols)
         self._spaces = AddressSpaces(sideband.mmap, sideband.comm, sideband.fork)
         if self._symbolizer is not None:
-            self._symbolizer.update(self._spaces, sideband.mmap, names)
+            self._symbolizer.update(self._spaces, sideband.mmap, names, guests)
             return
         self._symbolizer = Symbolizer(
             self._spaces,
@@ -259,6 +274,7 @@ class Top(LiveView):
             same_boot=True,
             os_release=os.uname().release,
             vm_names=names,
+            guest_symbols=guests,
         )
 
     def _vms_of(self, decoded: Decoded | None) -> dict[int, str]:

@@ -23,7 +23,8 @@ from kvmperf_magic.exporting import DIFF_FORMATS, SUFFIXES, format_of, suffixes_
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from kvmperf_magic.answers import DiffView, MachineList, ReportView
+    from kvmperf_magic.answers import DiffView, ReportView
+    from kvmperf_magic.inventory import MachineList
     from kvmperf_magic.live import Top
     from kvmperf_magic.recording import Recording
 
@@ -48,11 +49,11 @@ class KvmMagics(Magics):
     @readable
     @line_magic
     def kvm_list(self, line: str) -> MachineList:
-        """The VMs on this host, their vCPU threads, what can be sampled, and what is in the way.
+        """The VMs here, their load, kernel, symbols and vCPU threads, and what stands in the way.
 
         %kvm_list
         """
-        from kvmperf_magic.answers import MachineList
+        from kvmperf_magic.inventory import MachineList
 
         if line.strip():
             raise UsageError("%kvm_list takes no arguments")

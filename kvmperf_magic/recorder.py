@@ -13,12 +13,16 @@ from typing import Any, Self
 
 from kvmperf_magic.errors import NoKvmError, NotPermittedError, TargetError
 from kvmperf_magic.frontend import in_notebook
+from kvmperf_magic.guests.collecting import Collector
 from kvmperf_magic.guests.discovery import find_vm, machines
 from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.guests.tasks import TaskSampler
 from kvmperf_magic.perfdata.packed import SUFFIX
+from kvmperf_magic.perfdata.records import GUEST_MAGIC, TASKS_MAGIC
 from kvmperf_magic.recording import DEFAULT_OUTPUTS, Recording, open_recording
 from kvmperf_magic.sampler.options import SamplerOptions, call_graph
 from kvmperf_magic.sampler.process import SamplerProcess
+from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.symbols.options import SymbolOptions
 
 DEFAULT_FREQUENCY = 4000  # perf record's
@@ -111,6 +115,12 @@ def start_sampler(options: SamplerOptions, say: Callable[[str], None]) -> Sample
         return SamplerProcess.start(replace(options, pids=own, user_only=True, cpus=None))
 
 
+def collect(options: SamplerOptions, found: Callable[[GuestSymbols], None]) -> Collector:
+    """Find the symbols of the guests that these options sample, as long as it lasts."""
+    known = [Machine.from_json(machine) for machine in options.machines]
+    return Collector(found, known, options.pids or None)
+
+
 def _own_processes(options: SamplerOptions) -> list[int]:
     """What an ordinary user may sample: the VMs they run, or for the host all they run."""
     if options.guest and not options.host:
@@ -157,13 +167,23 @@ class Recorder:
         path = path.with_name(f"{path.name}.data") if self._packed else path
         self._options = replace(options, output=str(path))
         self._process: SamplerProcess | None = None
+        self._collector: Collector | None = None
+        self._tasks: TaskSampler | None = None
         self._opened: Recording | None = None
 
     def __enter__(self) -> Self:
         self._process = start_sampler(self._options, self._say)
         for message in self._process.messages:
             self._say(message)
+        if self._options.guest and self._symbols.get("guest_symbols") != "none":
+            self._collector = collect(self._options, self._keep)
+            vms = (Machine.from_json(machine) for machine in self._options.machines)
+            # of others there are no guest samples
+            self._tasks = TaskSampler([vm for vm in vms if vm.accel == "kvm"])
         return self
+
+    def _keep(self, found: GuestSymbols) -> None:
+        self.process.attach(GUEST_MAGIC, found.pack())
 
     def __exit__(
         self,
@@ -172,6 +192,10 @@ class Recorder:
         trace: TracebackType | None,
     ) -> None:
         assert self._process is not None
+        if self._collector is not None and self._tasks is not None:
+            for looks in self._tasks.stop():
+                self._process.attach(TASKS_MAGIC, looks.pack())
+            self._collector.stop(last=True)
         self._process.stop()
 
     @property

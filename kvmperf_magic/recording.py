@@ -22,6 +22,7 @@ from kvmperf_magic.errors import FileError
 from kvmperf_magic.exporting import Exporting
 from kvmperf_magic.files import write_pieces
 from kvmperf_magic.filters import select
+from kvmperf_magic.guestcolumns import guest_columns
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.lost import Lost
 from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, MODES
@@ -33,6 +34,7 @@ from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.perfdata.tracepoints import TracepointFields, fields_of
 from kvmperf_magic.profile.groups import group
 from kvmperf_magic.source import Source
+from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.table import Categorical, Column, Table
 
@@ -60,8 +62,8 @@ def open_recording(path: str | Path, *, cache: bool = True, **symbol_options: An
 
     Symbol options: `kallsyms`, `vmlinux`, `symfs`, `guest_kallsyms`, `guest_modules`,
     `guest_vmlinux`, `guest_mount`, `guest_elf` (a path, or {VM name or pid: path}),
-    `guest_symbols="host"`, `debuginfod` (True, or URLs). Raises FileError for what is no
-    recording; a damaged perf.data opens up to the damage, which `.lost` then tells.
+    `guest_symbols="host"` or `"none"`, `debuginfod` (True, or URLs). Raises FileError for what is
+    no recording; a damaged perf.data opens up to the damage, which `.lost` then tells.
     """
     return Recording(Source(read(path), SymbolOptions.of(symbol_options), cache=cache))
 
@@ -121,6 +123,11 @@ class Recording(Exporting):
     def machines(self) -> list[Machine]:
         """The machines the recorder found, where it wrote them down."""
         return self._source.machines
+
+    @property
+    def guest_symbols(self) -> list[GuestSymbols]:
+        """The kernels of its guests, as the recorder found them in their memory."""
+        return self._source.guest_symbols
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -200,8 +207,9 @@ class Recording(Exporting):
         """One row a sample: time (ns) event cpu pid tid comm period mode ip symbol dso machine
         vcpu (-1 where none). Where all samples of the view are of one tracepoint, its fields too:
         `rec.filter(event="kvm:kvm_exit").samples["exit_reason_name"]`, see TracepointFields; one
-        that is called as a column above becomes `sched_wakeup.pid`. Behind them all other fields
-        that some event records, see `Fields`: decoded when asked for."""
+        that is called as a column above becomes `sched_wakeup.pid`. Of guests, where the recorder
+        saw it, what their CPUs ran: guest_comm, guest_pid, guest_sure (0 to 1). Behind them all
+        other fields that some event records, see `Fields`: decoded when asked for."""
         p = self.profile
         columns: dict[str, Column | Callable[[], Column]] = {
             "time": p.time,
@@ -218,6 +226,7 @@ class Recording(Exporting):
             "machine": p.machine,
             "vcpu": p.vcpu,
         }
+        columns |= guest_columns(self._source, p, self._mask)
         if self._tracepoint:
             columns |= self._tracepoint.lazy(columns)
         events = self._source.file.events

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import socket
 import time as clock
+from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,12 +16,15 @@ from numpy.typing import NDArray
 from kvmperf_magic.decoding import Decoded, decode
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.guests.tasks import TaskLooks
 from kvmperf_magic.perfdata.chains import Chains
 from kvmperf_magic.perfdata.reader import PerfFile
+from kvmperf_magic.perfdata.records import GUEST_MAGIC, TASKS_MAGIC
 from kvmperf_magic.progress import steps
 from kvmperf_magic.remembering import Memory, Remembered, Said
 from kvmperf_magic.sampler.facts import boot_id
 from kvmperf_magic.symbols import jitdump, kept
+from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.symbols.jitdump import Jit
 from kvmperf_magic.symbols.kept import Keeping
 from kvmperf_magic.symbols.options import SymbolOptions
@@ -55,7 +60,9 @@ class Source:
             build_ids={b.filename: b.build_id for b in file.build_ids},
             same_boot=recorded_on_this_boot(file),
             os_release=file.header.os_release,
-            vm_names={m.pid: m.name for m in self.machines if m.kind == "guest"},
+            vm_names={m.pid: m.name for m in self.machines if m.kind == "guest"}
+            | {one.pid: one.name for one in self.guest_symbols},
+            guest_symbols=self.guest_symbols,
             ksymbols=file.sideband.ksymbol,
             jits=self.jits,
             keeping=self.keeping,
@@ -88,6 +95,44 @@ class Source:
             alive=recorded_on_this_boot(self.file),
             timed=all(event.attr.clockid == CLOCK_MONOTONIC for event in self.file.events),
         )
+
+    @cached_property
+    def guest_symbols(self) -> list[GuestSymbols]:
+        """What the recorder found of guests' kernels, as far as it is not damaged."""
+        found = []
+        for packed in self.file.guest_notes(GUEST_MAGIC):
+            with suppress(ValueError):
+                one = GuestSymbols.unpack(packed)
+                found.append(replace(one, since=max(0, one.since + self._clock_offset)))
+        return found
+
+    @cached_property
+    def guest_tasks(self) -> list[TaskLooks]:
+        """What the recorder saw running on guests' CPUs, as far as it is not damaged."""
+        found = []
+        for packed in self.file.guest_notes(TASKS_MAGIC):
+            with suppress(ValueError):
+                one = TaskLooks.unpack(packed)
+                time = (one.time.astype(np.int64) + self._clock_offset).astype(np.uint64)
+                found.append(replace(one, time=time))
+        return found
+
+    @cached_property
+    def _clock_offset(self) -> int:
+        """How far, in ns, perf's clock is ahead of CLOCK_MONOTONIC_RAW: both count as fast.
+
+        Every sample lies between the recording's begin and its end, which says how far it can be;
+        the smallest such offset is taken.
+        """
+        time = self.file.samples.time
+        try:
+            begin, end = (int(at) for at in self.file.kvmperf["raw"])
+        except (KeyError, TypeError, ValueError):
+            return 0
+        if not len(time) or not 0 < begin <= end < 1 << 62:
+            return 0
+        least, most = int(time[-1]) - end, int(time[0]) - begin
+        return 0 if least <= 0 <= most else min(least, most, key=abs)
 
     @cached_property
     def spaces(self) -> AddressSpaces:

@@ -6,7 +6,7 @@ Samples of one thread between two changes of anything are alike: they are brough
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from kvmperf_magic.modes import HOST_USER
 from kvmperf_magic.numbering import mix, number
 from kvmperf_magic.perfdata.samples import SampleColumns
 from kvmperf_magic.perfdata.sideband import Sideband
+from kvmperf_magic.symbols.guestsymbols import Boots
 from kvmperf_magic.symbols.spaces import AddressSpaces
 from kvmperf_magic.table import Categorical
 
@@ -26,7 +27,8 @@ from kvmperf_magic.table import Categorical
 class Whose:
     """`kind` (int64[n]) is what sample i is of; all else has a row a kind.
 
-    epoch: the user address space; machine_pid: the VMM's pid, 0 for the host; vcpu: -1 for none.
+    epoch: the user address space, for guests which boot of the VM it is; machine_pid: the VMM's
+    pid, 0 for the host; vcpu: -1 for none.
     `space` is a hash of what an address means something in: a user epoch, the host kernel, or
     one ring of a VM; `owner` a hash of whose stack it is.
     """
@@ -44,10 +46,21 @@ class Whose:
 
 
 def whose(
-    samples: SampleColumns, sideband: Sideband, machines: Sequence[Machine], spaces: AddressSpaces
+    samples: SampleColumns,
+    sideband: Sideband,
+    machines: Sequence[Machine],
+    spaces: AddressSpaces,
+    boots: Mapping[int, Boots],
 ) -> Whose:
     """Group the samples by all that tells whose they are, and find out."""
-    changes = np.concatenate([sideband.comm["time"], sideband.fork["time"], spaces.times])
+    changes = np.concatenate(
+        [
+            sideband.comm["time"],
+            sideband.fork["time"],
+            spaces.times,
+            *(of.begins[1:] for of in boots.values()),
+        ]
+    )
     kind, first = number(_key(samples, _ranks(samples.time, changes)))
 
     pid, tid, time = samples.pid[first], samples.tid[first], samples.time[first]
@@ -58,8 +71,13 @@ def whose(
     tids = {v.tid: v.id for machine in machines for v in machine.vcpus if v.tid > 0}
     vcpu = vcpu_of(mode, machine_pid, tid, samples.vcpu[first], tids, comm)
     guest = is_guest(mode)
-    place = np.where(mode == HOST_USER, epoch, np.where(guest, machine_pid, -1))
-    owner = np.where(guest, machine_pid, epoch)
+    epoch[guest] = 0
+    for vm, of in boots.items():
+        mine = guest & (machine_pid == vm)
+        epoch[mine] = of.which(time[mine])
+    in_guest = machine_pid.astype(np.int64) | epoch.astype(np.int64) << 32
+    place = np.where(mode == HOST_USER, epoch, np.where(guest, in_guest, -1))
+    owner = np.where(guest, in_guest, epoch)
     return Whose(
         kind,
         mode,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import browser
+import linuxguest
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from perfpython import perf_python
@@ -43,6 +44,7 @@ NEEDS: dict[str, tuple[Callable[[], object], str]] = {
     "qemu": (_which("qemu-system-x86_64"), "no qemu-system-x86_64 (Debian: qemu-system-x86)"),
     "chromium": (_which(*browser.NAMES), "no Chromium"),
     "fixtures": (_fixtures, "KVMPERF_FIXTURES names no folder with recordings"),
+    "kernels": (linuxguest.available, "no kernels for guests (run .ci/guest-kernels)"),
     "compiler": (_which("cc", "gcc", "clang"), "no C compiler"),
     "perfpython": (perf_python, "no Python 3.12 or later that has -X perf"),
     "rust": (_which("rustc"), "no rustc"),

@@ -10,6 +10,7 @@ from pathlib import PurePath
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _SIZE = re.compile(r"(\d+)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
+_CONFIDENTIAL = re.compile(r"(?:sev|sev-snp|tdx)-guest(?=,|$)|confidential-guest-support=\w+")
 _PYTHON = re.compile(r"python[\d.]*")
 
 
@@ -58,6 +59,16 @@ def known_vmm(command: Sequence[str], comm: str) -> bool:
     """Whether the program is a VMM by its name: all that can be told of another user's process."""
     vmm = describe(command, comm).vmm
     return vmm in ("qemu", "firecracker", "cloud-hypervisor", "crosvm", "kvmtool")
+
+
+def confidential(command: Sequence[str]) -> str:
+    """What of QEMU's options says that the guest's memory is encrypted; "" where none does."""
+    options = ("-object", "--object", "-machine", "--machine", "-M")
+    for option, value in pairwise(command):
+        found = _CONFIDENTIAL.search(value) if option in options else None
+        if found:
+            return found[0]
+    return ""
 
 
 def size(text: str, unit: str) -> int | None:

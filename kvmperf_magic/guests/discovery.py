@@ -6,6 +6,7 @@ A process with `anon_inode:kvm-vm` has a VM, and `anon_inode:kvm-vcpu:N` for eac
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,17 @@ def machines(proc: str | Path = "/proc") -> list[Machine]:
     vms = {machine.pid for machine in found if machine.vcpus}
     found = [m for m in found if m.vcpus or parents[m.pid] not in vms]
     return [_host(proc, unreadable), *found]
+
+
+def is_here(machine: Machine, proc: str | Path = "/proc") -> bool:
+    """Whether a guest still runs: a recording's may have ended, and its pid be another's."""
+    process = Process(Path(proc), machine.pid)
+    try:
+        descriptors = process.descriptors()
+    except PermissionError:
+        descriptors = None
+    now = _machine(process, descriptors)
+    return now is not None and now.name == machine.name
 
 
 def find_vm(wanted: str | int, found: Sequence[Machine] | None = None) -> Machine:
@@ -141,11 +153,39 @@ def _vcpus(
     return sorted(vcpus, key=lambda v: v.id), notes
 
 
+def what_can_be_sampled(machine: Machine, proc: str | Path = "/proc") -> str:
+    """Of a machine, by whoever runs this: in a few words, "nothing" where it is none of theirs."""
+    restricted = _restricted_by(Path(proc))
+    if machine.kind == "guest" and machine.accel != "kvm":
+        sides = "as host code"
+    else:
+        sides = "kernel and user code"
+    if restricted is None:
+        return sides
+    if machine.kind == "host":
+        return f"{sides} of your own processes" if restricted < 2 else "your own user code"
+    try:
+        mine = (Path(proc) / str(machine.pid)).stat().st_uid == os.geteuid()
+    except OSError:
+        mine = False
+    if not mine:
+        return "nothing"
+    return sides if restricted < 2 or sides == "as host code" else "user code"
+
+
+def _restricted_by(proc: Path) -> int | None:
+    """perf_event_paranoid where it restricts us, None where it does not."""
+    paranoid = _number(proc / "sys/kernel/perf_event_paranoid")
+    if paranoid is None or paranoid < 0 or _capabilities(proc) & {_CAP_PERFMON, _CAP_SYS_ADMIN}:
+        return None
+    return paranoid
+
+
 def _host(proc: Path, unreadable: int) -> Machine:
     notes = []
     capabilities = _capabilities(proc)
-    paranoid = _number(proc / "sys/kernel/perf_event_paranoid")
-    if paranoid is not None and paranoid > -1 and not capabilities & {_CAP_PERFMON, _CAP_SYS_ADMIN}:
+    paranoid = _restricted_by(proc)
+    if paranoid is not None:
         notes.append(
             f"kernel.perf_event_paranoid is {paranoid}: only processes of your own can be sampled"
             + (", in user mode" if paranoid > 1 else "")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from kvmperf_magic.symbols.guestsymbols import GuestSymbols
     from kvmperf_magic.table import Table
 
 KALLSYMS = "/proc/kallsyms"
@@ -49,16 +50,17 @@ class Machine:
 
     @property
     def symbols_source(self) -> str:
-        """Where `symbols()` has them from."""
+        """Where `symbols()` has them from; "none: " and why where it has none."""
         if self.kind == "host":
             return KALLSYMS
-        return "none known: name --guest-kallsyms, --guest-vmlinux, --guest-mount or --guest-elf"
+        found = self._found()
+        return found.source or f"none: {found.note}"
 
     def symbols(self) -> Table:
         """What is known of this machine's kernel now: address size type name module, by address.
 
-        No rows for a guest: its symbols are named when a recording is opened. SymbolError where
-        the host hides its own.
+        A guest's are read from its memory, its modules' among them; no rows where that cannot be
+        done, `symbols_source` then says why. SymbolError where the host hides its own.
         """
         import numpy as np
 
@@ -67,11 +69,26 @@ class Machine:
 
         if self.kind == "host":
             return parse(KALLSYMS).table()
+        found = self._found().table
+        if found is not None:
+            return found.table()
         none = Categorical.constant("", 0)
         addresses = np.zeros(0, np.uint64)
         return Table(
             {"address": addresses, "size": addresses, "type": none, "name": none, "module": none}
         )
+
+    def _found(self) -> GuestSymbols:
+        """What its memory tells now."""
+        from kvmperf_magic.guests.discovery import is_here
+        from kvmperf_magic.guests.watch import watch
+        from kvmperf_magic.symbols.guestsymbols import GuestSymbols
+
+        if not is_here(self):
+            return GuestSymbols(self.pid, self.name, note="it does not run here")
+        watched = watch(self)
+        watched.refresh()
+        return watched.symbols
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -122,6 +122,11 @@ class PerfFile:
         """What our own recorder noted ({} in perf's files)."""
         return self._session.kvmperf
 
+    def guest_notes(self, magic: bytes) -> list[bytes]:
+        """What our own recorder packed of its guests, of one kind: anywhere among the records."""
+        _ = self._contents
+        return [packed for kind, packed in self._session.guest_notes if kind == magic]
+
     @property
     def tracing(self) -> bytes | None:
         """The formats of the tracepoints, as perf wrote them down (TRACING_DATA)."""

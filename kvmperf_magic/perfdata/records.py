@@ -33,6 +33,8 @@ MISC_BUILD_ID_SIZE = 1 << 15  # PERF_RECORD_MISC_BUILD_ID_SIZE: byte 20 holds th
 BUILD_ID_BYTES = 20
 EVENT_UPDATE_NAME = 2  # PERF_EVENT_UPDATE__NAME
 NOTE_MAGIC = b"KVMPERF\0"
+# notes about guests, of which there may be any number: their symbols, what their CPUs ran
+GUEST_MAGIC, TASKS_MAGIC = b"KVMGUEST", b"KVMTASKS"
 
 _U64 = 0xFFFFFFFFFFFFFFFF
 _U32 = 0xFFFFFFFF
@@ -313,7 +315,7 @@ def tracing_data(payload: bytes) -> bytes:
     return record(RecordType.HEADER_TRACING_DATA, 0, struct.pack("<I", size)) + payload + padding
 
 
-def note(body: bytes) -> bytes:
+def note(body: bytes, magic: bytes = NOTE_MAGIC) -> bytes:
     """What our recorder wants to tell (features.py: encode_kvmperf()), among the records.
 
     It stands in HEADER_EVENT_TYPE records, which every perf steps over without looking; perf
@@ -326,7 +328,7 @@ def note(body: bytes) -> bytes:
         record(
             RecordType.HEADER_EVENT_TYPE,
             0,
-            NOTE_MAGIC + struct.pack("<II", i, len(pieces)) + piece,
+            magic + struct.pack("<II", i, len(pieces)) + piece,
         )
         for i, piece in enumerate(pieces)
     )

@@ -21,7 +21,7 @@ from kvmperf_magic.perfdata.compressed import Decompressor
 from kvmperf_magic.perfdata.cursor import text
 from kvmperf_magic.perfdata.features import BuildId
 from kvmperf_magic.perfdata.groupread import GroupReads
-from kvmperf_magic.perfdata.records import EVENT_UPDATE_NAME, NOTE_MAGIC
+from kvmperf_magic.perfdata.records import EVENT_UPDATE_NAME, GUEST_MAGIC, NOTE_MAGIC, TASKS_MAGIC
 from kvmperf_magic.perfdata.samples import GuestIds, SampleColumns, decode_samples
 from kvmperf_magic.perfdata.sideband import Sideband, decode_sideband
 from kvmperf_magic.perfdata.walk import ByteOrder, Walk
@@ -50,7 +50,8 @@ class Session:
     build_ids: list[BuildId] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     tracing: bytes = b""  # what came with a TRACING_DATA record
-    _note: list[bytes] = field(default_factory=list)
+    guest_notes: list[tuple[bytes, bytes]] = field(default_factory=list)  # magic, what was packed
+    _notes: dict[bytes, list[bytes]] = field(default_factory=dict)
     _noted: dict[str, Any] = field(default_factory=dict)
     _guests: dict[int, tuple[int, int]] = field(default_factory=dict)
     _reads: GroupReads = field(default_factory=GroupReads)
@@ -187,12 +188,18 @@ class Session:
     def _event_type(self, walked: Walk, row: int) -> None:
         """HEADER_EVENT_TYPE: perf's own say nothing any more; ours is part of a note."""
         body = walked.body(row)
-        if not body.startswith(NOTE_MAGIC):
+        magic = body[: len(NOTE_MAGIC)]
+        if magic not in (NOTE_MAGIC, GUEST_MAGIC, TASKS_MAGIC):
             return
-        part, parts = struct.unpack_from("<II", body, len(NOTE_MAGIC))
-        self._note = [*self._note[:part], body[16:]]
-        if len(self._note) == parts:
-            self._noted = sections.decode_kvmperf(b"".join(self._note))
+        part, parts = struct.unpack_from("<II", body, len(magic))
+        pieces = self._notes[magic] = [*self._notes.get(magic, [])[:part], body[16:]]
+        if len(pieces) != parts:
+            return
+        whole = b"".join(pieces)
+        if magic == NOTE_MAGIC:
+            self._noted = sections.decode_kvmperf(whole)
+        else:
+            self.guest_notes.append((magic, whole))
 
     def _id_index(self, walked: Walk, row: int) -> None:
         """ID_INDEX: only entries with a guest (the second part, perf 6.0) tell us something."""

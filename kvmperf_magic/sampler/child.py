@@ -1,6 +1,7 @@
 """The recording process: told on stdin what to do, tells on stdout how it goes.
 
-stdin: one line of JSON, then "stop", or its end. stdout: JSON lines, each with an "event":
+stdin: one line of JSON, then "attached" for each attachment that lies in the descriptor for them,
+and "stop", or its end. stdout: JSON lines, each with an "event":
 notice, started, status, error, end. The process ends with its parent, whatever ends that.
 """
 
@@ -80,7 +81,10 @@ class Child:
         self._workload: Workload | None = None
         self._counters: Counters | None = None
         self._started_at = 0.0
+        self._enabled = 0
         self._commands = b""
+        self._sink: Sink | None = None
+        self._attached = 0  # bytes of attachments that were written
 
     def run(self) -> None:
         """Record. Errors are told, not raised."""
@@ -112,7 +116,7 @@ class Child:
         counters.open(on_exec=targets_command(options))
         for notice in counters.notices:
             self.talk.say("notice", text=notice)
-        sink = self._sink(counters, formats)
+        sink = self._sink = self._open_sink(counters, formats)
         try:
             # what is known now stands at the beginning too: a killed recording still has it
             sink.write(feature_records(self._features([], Progress())))
@@ -128,6 +132,7 @@ class Child:
             except FileError:  # the disk is full: what was written before stays, and is told
                 sink.flush()
                 raise
+            self._write_attachments()
             loop.update()  # the counters have ended: these are the counts that the file tells
             for name, inode in loop.mapped.items():
                 synthesizer.files.of_record(os.fsdecode(name), inode)
@@ -144,7 +149,7 @@ class Child:
             sink.close()
             counters.close()
 
-    def _sink(self, counters: Counters, formats: bytes) -> Sink:
+    def _open_sink(self, counters: Counters, formats: bytes) -> Sink:
         if self.options.output is not None:
             return FileSink(self.options.output, counters.written())
         fd = self._fds.get("stream")
@@ -177,6 +182,7 @@ class Child:
 
     def _start(self, counters: Counters) -> None:
         self._started_at = time.time()
+        self._enabled = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
         counters.enable()
         if self._workload is not None:
             self._workload.start()
@@ -205,8 +211,22 @@ class Child:
 
     def _hear(self) -> bool:
         heard = os.read(_STDIN, 4096)
-        self._commands += heard
-        return not heard or b"stop\n" in self._commands
+        *lines, self._commands = (self._commands + heard).split(b"\n")
+        if b"attached" in lines:
+            self._write_attachments()
+        return not heard or b"stop" in lines
+
+    def _write_attachments(self) -> None:
+        """Each is its length, u64, its kind, and its bytes."""
+        fd = self._fds.get("attachments")
+        while fd is not None and self._sink is not None:
+            head = os.pread(fd, 16, self._attached)
+            size = int.from_bytes(head[:8], "little")
+            body = os.pread(fd, size, self._attached + 16)
+            if not size or len(body) < size:
+                return
+            self._sink.write(records.note(body, head[8:]))
+            self._attached += 16 + size
 
     def _status(self, progress: Progress) -> None:
         self.talk.say("status", must=False, **asdict(progress))
@@ -218,6 +238,8 @@ class Child:
             "boot_id": facts.boot_id(),
             "started": self._started_at,
             "ended": time.time(),
+            # the same by the clock that perf's own follows
+            "raw": [self._enabled, time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)],
             "host": self.options.host,
             "guest": self.options.guest,
             "command": self.options.command,

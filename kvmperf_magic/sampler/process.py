@@ -131,6 +131,10 @@ class SamplerProcess:
                 with contextlib.suppress(OSError):  # closed here: the command gets /dev/null
                     fds[name] = os.dup(fd)
                     mine.append(fds[name])
+            self._attachments = os.memfd_create("kvmperf-attachments")
+            self._open.add(self._attachments)
+            fds["attachments"] = os.dup(self._attachments)
+            mine.append(fds["attachments"])
             self._complaints = os.memfd_create("kvmperf-sampler-stderr")
             self._open.add(self._complaints)
             child = subprocess.Popen(
@@ -207,7 +211,7 @@ class SamplerProcess:
 
     def stop(self) -> Stats:
         """End it, wait until the file is whole, give the last stats. Raises as wait()."""
-        self._ask_to_stop()
+        self._tell(b"stop\n")
         try:
             if not self.wait(_STOP_SECONDS):
                 self._kill()
@@ -220,11 +224,18 @@ class SamplerProcess:
             raise
         return self._heard.stats
 
-    def _ask_to_stop(self) -> None:
+    def attach(self, magic: bytes, packed: bytes) -> None:
+        """Keep a note about a guest with the recording: it is among its records from now on."""
+        if self._attachments not in self._open:  # it has ended
+            return
+        os.write(self._attachments, len(packed).to_bytes(8, "little") + magic + packed)
+        self._tell(b"attached\n")
+
+    def _tell(self, line: bytes) -> None:
         stdin = self._child.stdin
         assert stdin is not None
         with contextlib.suppress(BrokenPipeError, ValueError):
-            stdin.write(b"stop\n")
+            stdin.write(line)
             stdin.flush()
 
     def _kill(self) -> None:

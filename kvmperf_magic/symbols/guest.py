@@ -6,7 +6,7 @@ being the VMM's (tools/perf/util/machine.c: machines__create_guest_kernel_maps()
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from kvmperf_magic.errors import KvmperfError
 from kvmperf_magic.symbols import kallsyms
 from kvmperf_magic.symbols.elf import ElfImage, Segments
+from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.symbols.kept import KERNEL, PROGRAM, Keeping, Kept
 from kvmperf_magic.symbols.kernel import (
     GUEST_IMAGE,
@@ -74,6 +75,7 @@ class Guest:
         names: NameList,
         sources: list[Source],
         host: Callable[[], KernelSymbols],
+        found: Sequence[GuestSymbols] = (),
         keeping: Keeping | None = None,
         boot: int = 0,
     ) -> None:
@@ -85,11 +87,12 @@ class Guest:
         self._names = names
         self._sources = sources
         self._host = host
+        self._found = found
         self._seen = np.zeros(0, np.uint64)
         self._judged = -1
         self._maps = maps
         self._kernel: NamedTable | None = None
-        self.kernel = KernelSymbols(None, "", "")
+        self.kernel = self._nothing
         self._lines: Lines | None = None
         # what is named for this guest comes before what was kept of it
         named = sources or options.guest_symbols == "host" or self._mounted("kallsyms")
@@ -129,6 +132,20 @@ class Guest:
             told = ("", "", named.asked_for(), path, "", count)
             yield Kept(self.pid, PROGRAM, *told, segments=segments, boot=self._boot)
 
+    @property
+    def _nothing(self) -> KernelSymbols:
+        """No symbols, and what its memory told instead."""
+        return KernelSymbols(None, "", self._found[-1].note if self._found else "")
+
+    def renew(self, found: Sequence[GuestSymbols]) -> None:
+        """Other symbols were found in its memory: it was booted anew, or has loaded a module."""
+        if list(map(id, found)) == list(map(id, self._found)):
+            return
+        self._found = found
+        self.__dict__.pop("_candidates", None)
+        self._seen, self._judged = np.zeros(0, np.uint64), -1
+        self.kernel, self._kernel = self._nothing, None
+
     def _modules_file(self) -> Path | None:
         mounted = self._mounted("modules")
         if mounted is not None:
@@ -153,6 +170,11 @@ class Guest:
             except KvmperfError as error:
                 self.warnings["kallsyms"] = f"{self.name}: {error}"
         found += self._sources
+        if self._options.guest_symbols != "none":
+            # the newest first: it has the modules that came meanwhile
+            for one in reversed(self._found):
+                if one.table is not None:
+                    found.append((KernelSymbols(one.table, one.source, one.note), Fit(one.table)))
         if self._options.guest_symbols == "host":
             host = self._host()
             if host.table is None:
@@ -253,10 +275,11 @@ class Guest:
         elf_symbol, elf_dso, inside = self._by_elf(address[lost])
         symbol[lost[inside]], dso[lost[inside]] = elf_symbol[inside], elf_dso[inside]
         if self._kept is None and not self._candidates and not inside.all():
+            why = f" ({self._nothing.note})" if self._nothing.note else ""
             self.warnings.setdefault(
                 "kernel",
-                f"{self.name}: no symbols for its kernel: give guest_kallsyms, guest_vmlinux or "
-                "guest_mount, or guest_symbols='host' where it runs the host's kernel",
+                f"{self.name}: no symbols for its kernel{why}: give guest_kallsyms, guest_vmlinux "
+                "or guest_mount, or guest_symbols='host' where it runs the host's kernel",
             )
         return symbol, dso
 

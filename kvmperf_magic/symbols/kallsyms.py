@@ -7,6 +7,7 @@ either case, map__process_kallsym_symbol() leaves out names that begin with `$`.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,66 @@ _HEX[list(b"0123456789")] = np.arange(10)
 _HEX[list(b"abcdef")] = np.arange(10, 16)
 _HEX[list(b"ABCDEF")] = np.arange(10, 16)
 _FIRST_LINE = re.compile(rb"^([0-9a-fA-F]{8}|[0-9a-fA-F]{16}) \S \S", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """n symbols as a kernel lists them, in any order; names lie in `strings` as in SymbolTable."""
+
+    address: NDArray[np.uint64]
+    types: NDArray[np.uint8]
+    strings: bytes
+    name_at: NDArray[np.int64]
+    name_length: NDArray[np.int64]
+    modules: Categorical
+
+    def __len__(self) -> int:
+        return len(self.address)
+
+    def counted(self) -> Listing:
+        """Those that perf counts: functions and data, without the assembler's own marks."""
+        kept = _COUNTED[self.types]
+        text = np.frombuffer(self.strings, np.uint8)
+        rows = np.flatnonzero(kept & (self.name_length > 0))
+        return self.take(rows[text[self.name_at[rows]] != ord("$")])
+
+    def take(self, rows: NDArray[np.intp]) -> Listing:
+        return Listing(
+            self.address[rows],
+            self.types[rows],
+            self.strings,
+            self.name_at[rows],
+            self.name_length[rows],
+            self.modules.take(rows),
+        )
+
+    def table(self) -> SymbolTable:
+        """Sorted, one name an address."""
+        order = np.argsort(self.address, kind="stable")
+        start, module = self.address[order], self.modules.codes[order]
+        name_at, length = self.name_at[order], self.name_length[order]
+        types = self.types[order]
+        end = fill_ends(start, start, module)
+        keep, _, _ = best_aliases(  # names of C are readable as they stand
+            start,
+            end,
+            self.strings,
+            name_at,
+            length,
+            label=np.zeros(len(start), np.bool_),
+            weak=(types | 0x20) == ord("w"),
+            local=types >= ord("a"),
+        )
+        return SymbolTable(
+            start[keep],
+            end[keep],
+            self.strings,
+            name_at[keep],
+            length[keep],
+            types[keep],
+            Categorical(module[keep], self.modules.categories),
+            find_marks(start, self.strings, name_at, length),
+        )
 
 
 def parse(source: str | Path | bytes) -> SymbolTable:
@@ -67,32 +128,15 @@ def parse(source: str | Path | bytes) -> SymbolTable:
             "the kernel hides them: run as root, or 'sysctl kernel.kptr_restrict=0'",
         )
     modules, name_stop = _modules(text, buffer, line, stop)
-    order = np.argsort(start, kind="stable")
-    start, module = start[order], modules.codes[order]
-    name_at = (line + width + 3)[order].astype(np.int64)
-    length = name_stop[order].astype(np.int64) - name_at
-    types = buffer[line + width + 1][order]
-    end = fill_ends(start, start, module)
-    keep, _, _ = best_aliases(  # names of C are readable as they stand
+    name_at = (line + width + 3).astype(np.int64)
+    return Listing(
         start,
-        end,
+        buffer[line + width + 1],
         text,
         name_at,
-        length,
-        label=np.zeros(len(start), np.bool_),
-        weak=(types | 0x20) == ord("w"),
-        local=types >= ord("a"),
-    )
-    return SymbolTable(
-        start[keep],
-        end[keep],
-        text,
-        name_at[keep],
-        length[keep],
-        types[keep],
-        Categorical(module[keep], modules.categories),
-        find_marks(start, text, name_at, length),
-    )
+        name_stop.astype(np.int64) - name_at,
+        modules,
+    ).table()
 
 
 def _text_of(source: str | Path | bytes) -> tuple[bytes, str]:

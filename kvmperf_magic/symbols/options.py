@@ -27,7 +27,8 @@ class SymbolOptions:
         guest_mount: a folder as `perf kvm --guestmount` has it: DIR/PID/proc/kallsyms.
         guest_elf: an ELF file that runs in the guests' user mode, or one for each VM by its
             name or pid.
-        guest_symbols: "host" where the guests run the host's own kernel image.
+        guest_symbols: "host" where the guests run the host's own kernel image; "none" where
+            their memory is not to be looked into.
         debuginfod: whether servers are asked for what is not here: True are those that
             DEBUGINFOD_URLS names, else an URL or several. They learn the build-ids of what ran.
         demangle: whether C++ and Rust names are shown as they are written in the source.
@@ -58,9 +59,9 @@ class SymbolOptions:
 
     def check(self) -> None:
         """Raise `SymbolError` for a named file or folder that cannot be read."""
-        if self.guest_symbols not in {None, "host"}:
+        if self.guest_symbols not in {None, "host", "none"}:
             raise SymbolError(
-                f"guest_symbols is {self.guest_symbols!r}", "the only word it knows is 'host'"
+                f"guest_symbols is {self.guest_symbols!r}", "it is 'host', 'none' or not given"
             )
         for name in ("kallsyms", "vmlinux", "guest_kallsyms", "guest_modules", "guest_vmlinux"):
             named = getattr(self, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from kvmperf_magic.modes import GUEST_KERNEL, GUEST_USER, HOST_KERNEL, HOST_USER
 from kvmperf_magic.symbols import files
 from kvmperf_magic.symbols.debuginfod import Debuginfod
 from kvmperf_magic.symbols.guest import Guest, named_sources
+from kvmperf_magic.symbols.guestsymbols import Boots, GuestSymbols
 from kvmperf_magic.symbols.host import HostKernel
 from kvmperf_magic.symbols.images import Images
 from kvmperf_magic.symbols.jitdump import Jit
@@ -46,6 +47,7 @@ class Symbolizer:
             believed.
         os_release: the recorded kernel's release.
         vm_names: names of VMs by the pid of their VMM.
+        guest_symbols: what was found of guests' kernels in their memory, the newest last.
         ksymbols: the KSYMBOL records.
         jits: the code of JIT compilers, by process.
         keeping: the symbols that the recording carries; it was not made here then.
@@ -65,6 +67,7 @@ class Symbolizer:
         same_boot: bool,
         os_release: str | None,
         vm_names: Mapping[int, str],
+        guest_symbols: Sequence[GuestSymbols] = (),
         ksymbols: Table | None = None,
         jits: Mapping[int, Jit] | None = None,
         keeping: Keeping | None = None,
@@ -74,7 +77,7 @@ class Symbolizer:
         self._options = options
         self._keeping = keeping
         self._names = NameList()
-        self._guests: dict[int, Guest] = {}
+        self._guests: dict[tuple[int, int], Guest] = {}
         self._guest_sources = named_sources(options)
         server = Debuginfod.of(options.debuginfod)
         self._host = HostKernel(
@@ -92,13 +95,25 @@ class Symbolizer:
         self._images = Images(
             self._names, options, build_ids, jits or {}, keeping, server, same_boot=same_boot
         )
-        self.update(spaces, mmap, vm_names)
+        self.update(spaces, mmap, vm_names, guest_symbols)
         if options.kallsyms is not None or options.vmlinux is not None:
             # what was named is tried at once, so that a mistake is not met in the middle
             self.host  # noqa: B018
 
-    def update(self, spaces: AddressSpaces, mmap: Table, vm_names: Mapping[int, str]) -> None:
+    def update(
+        self,
+        spaces: AddressSpaces,
+        mmap: Table,
+        vm_names: Mapping[int, str],
+        guest_symbols: Sequence[GuestSymbols] = (),
+    ) -> None:
         """Go on with more records of the same recording (live): the names found so far stay."""
+        by_pid: dict[int, list[GuestSymbols]] = {}
+        for one in guest_symbols:
+            by_pid.setdefault(one.pid, []).append(one)
+        self.boots = {pid: Boots(found) for pid, found in by_pid.items()}
+        for (pid, boot), guest in self._guests.items():
+            guest.renew(self._found_of(pid, boot))
         self._mmap = mmap
         self._vm_names = vm_names
         self._images.update(spaces, mmap)
@@ -112,7 +127,7 @@ class Symbolizer:
     ) -> Resolved:
         """Symbol and DSO of each row; rows should be unique, the answer is as long as they are.
 
-        `pid` is the VMM's for the guest modes, where `epoch` is not looked at.
+        `pid` is the VMM's for the guest modes, `epoch` there the number of the VM's boot.
         """
         symbol = np.zeros(len(ip), np.int32)
         dso = np.zeros(len(ip), np.int32)
@@ -123,12 +138,15 @@ class Symbolizer:
         if len(user):
             symbol[user], dso[user] = self._images.resolve(epoch[user], ip[user])
         guest = (mode == GUEST_KERNEL) | (mode == GUEST_USER)
-        for vm in np.unique(pid[guest]).tolist():
-            one = self._guest(vm)
-            rows = np.flatnonzero(guest & (pid == vm) & (mode == GUEST_KERNEL))
+        boots = pid.astype(np.int64) << 32 | epoch.view(np.uint32)
+        for key in np.unique(boots[guest]).tolist():
+            mine = guest & (boots == key)
+            first = np.argmax(mine)
+            one = self._guest(int(pid[first]), int(epoch[first]))
+            rows = np.flatnonzero(mine & (mode == GUEST_KERNEL))
             if len(rows):
                 symbol[rows], dso[rows] = one.resolve_kernel(ip[rows])
-            rows = np.flatnonzero(guest & (pid == vm) & (mode == GUEST_USER))
+            rows = np.flatnonzero(mine & (mode == GUEST_USER))
             if len(rows):
                 symbol[rows], dso[rows] = one.resolve_user(ip[rows])
         return Resolved(self._names.categorical(symbol), self._names.categorical(dso))
@@ -153,9 +171,11 @@ class Symbolizer:
         if len(user):
             self._images.locate(epoch[user], ip[user], located.at(user))
         guest = (mode == GUEST_KERNEL) | (mode == GUEST_USER)
-        for vm in np.unique(pid[guest]).tolist():
-            rows = np.flatnonzero(guest & (pid == vm))
-            self._guest(vm).locate(ip[rows], located.at(rows))
+        boots = pid.astype(np.int64) << 32 | epoch.view(np.uint32)
+        for key in np.unique(boots[guest]).tolist():
+            rows = np.flatnonzero(guest & (boots == key))
+            one = self._guest(int(pid[rows[0]]), int(epoch[rows[0]]))
+            one.locate(ip[rows], located.at(rows))
         return located
 
     @property
@@ -205,14 +225,18 @@ class Symbolizer:
         """The processes that saw another file system than we do."""
         return self._images.contained
 
-    def _guest(self, pid: int) -> Guest:
-        found = self._guests.get(pid)
+    def _found_of(self, pid: int, boot: int) -> list[GuestSymbols]:
+        boots = self.boots.get(pid)
+        return boots.parts[boot] if boots and 0 <= boot < len(boots.parts) else []
+
+    def _guest(self, pid: int, boot: int) -> Guest:
+        found = self._guests.get((pid, boot))
         if found is None:
             # perf records a guest's kernel under the VMM's pid, a nameless one's under 0 or -1
             maps = recorded_maps(self._mmap, _CPUMODE_GUEST_KERNEL, {pid})
             if not len(maps.start):
                 maps = recorded_maps(self._mmap, _CPUMODE_GUEST_KERNEL, {0, -1})
-            found = self._guests[pid] = Guest(
+            found = self._guests[pid, boot] = Guest(
                 pid,
                 self._vm_names.get(pid, ""),
                 self._options,
@@ -220,7 +244,9 @@ class Symbolizer:
                 self._names,
                 self._guest_sources,
                 lambda: self.host,
+                self._found_of(pid, boot),
                 self._keeping,
+                boot,
             )
         return found
 

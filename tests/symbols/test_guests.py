@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from perfrecord import build, comm_table, fork_table, mmap_table, record
 from kvmperf_magic.errors import SymbolError
 from kvmperf_magic.modes import GUEST_KERNEL, GUEST_USER, HOST_KERNEL
 from kvmperf_magic.symbols import kallsyms
+from kvmperf_magic.symbols.guestsymbols import Boots, GuestSymbols
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.slide import Fit
 from kvmperf_magic.symbols.spaces import AddressSpaces
@@ -25,6 +26,7 @@ from kvmperf_magic.symbols.symboltable import SymbolTable
 
 BASE = 0xFFFFFFFF81000000
 MIB = 1 << 20
+MODULE = 0xFFFFFFFFC0900000
 
 
 def kernel_text(size: int = 12 * MIB, base: int = BASE, seed: int = 7) -> str:
@@ -56,6 +58,7 @@ def symbolizer(
     options: SymbolOptions,
     maps: list[tuple[int, int, int, int, int, str, int]] | None = None,
     names: dict[int, str] | None = None,
+    guest_symbols: Sequence[GuestSymbols] = (),
 ) -> Symbolizer:
     mmap = mmap_table(maps or [])
     spaces = AddressSpaces(mmap, comm_table([]), fork_table([]))
@@ -67,13 +70,14 @@ def symbolizer(
         same_boot=True,
         os_release=None,
         vm_names=names or {},
+        guest_symbols=guest_symbols,
     )
 
 
-def ask(one: Symbolizer, pid: int, mode: int, ip: NDArray[np.uint64]) -> Resolved:
+def ask(one: Symbolizer, pid: int, mode: int, ip: NDArray[np.uint64], boot: int = 0) -> Resolved:
     n = len(ip)
     return one.resolve(
-        np.full(n, -1, np.int32), np.full(n, pid, np.int32), np.full(n, mode, np.uint8), ip
+        np.full(n, boot, np.int32), np.full(n, pid, np.int32), np.full(n, mode, np.uint8), ip
     )
 
 
@@ -291,3 +295,58 @@ def test_a_source_for_other_addresses_leaves_room_for_the_next(
     options = SymbolOptions(guest_kallsyms=tmp_path / "kallsyms", guest_vmlinux=guest_elf)
     found = ask(symbolizer(options), 100, GUEST_KERNEL, np.array([0x400002], np.uint64))
     assert found.symbol.values()[0] in {"ticket_lock", "bitmap_search", "_start"}
+
+
+def in_memory(slide: int, since: int, *more: str, pid: int = 100) -> GuestSymbols:
+    """Symbols as they are found in a guest's memory."""
+    text = kernel_text()
+    table = kallsyms.parse(text + "".join(f"{line}\n" for line in more)).shifted(slide)
+    return GuestSymbols(pid, "web", table, "guest memory", "", "6.1.0", "abc", since)
+
+
+def test_symbols_of_a_guests_memory_name_its_kernel() -> None:
+    module = f"{MODULE:016x} t virtio_poll\t[virtio]"
+    one = symbolizer(SymbolOptions(), guest_symbols=[in_memory(0, 5)])
+    ip = np.array([BASE + 0x1008, MODULE + 4], np.uint64)
+    found = ask(one, 100, GUEST_KERNEL, ip)
+    names = true_names(kallsyms.parse(kernel_text()), ip[:1])
+    assert found.symbol.values().tolist() == [*names, "[unknown]"]
+    # a module is loaded: live, the same names go on
+    no_maps = mmap_table([])
+    one.update(
+        AddressSpaces(no_maps, comm_table([]), fork_table([])),
+        no_maps,
+        {},
+        [in_memory(0, 5), in_memory(0, 5, module)],
+    )
+    found = ask(one, 100, GUEST_KERNEL, ip)
+    assert found.symbol.values().tolist() == [*names, "virtio_poll"]
+    assert found.dso.values().tolist() == ["[guest.kernel.kallsyms]", "[virtio]"]
+    assert set(ask(one, 200, GUEST_KERNEL, ip).symbol.values()) == {"[unknown]"}
+    # what the user names counts more
+    assert ask(
+        symbolizer(SymbolOptions(guest_symbols="none"), guest_symbols=[in_memory(0, 5)]),
+        100, GUEST_KERNEL, ip,
+    ).symbol.values().tolist() == ["[unknown]"] * 2  # fmt: skip
+
+
+def test_each_boot_has_its_own_symbols() -> None:
+    first, second = in_memory(0, 100), in_memory(6 * MIB, 900)
+    found = [first, in_memory(0, 100, f"{MODULE:016x} t later\t[virtio]"), second]
+    boots = Boots(found)
+    assert [len(part) for part in boots.parts] == [2, 1]
+    times = np.array([0, 99, 500, 899, 900, 5000], np.uint64)
+    assert boots.which(times).tolist() == [0, 0, 0, 0, 1, 1]
+    one = symbolizer(SymbolOptions(), guest_symbols=found)
+    table = kallsyms.parse(kernel_text())
+    ip = np.array([BASE + 0x1008, BASE + 0x2008], np.uint64)
+    for boot, slide in ((0, 0), (1, 6 * MIB)):
+        answer = ask(one, 100, GUEST_KERNEL, ip + np.uint64(slide), boot=boot)
+        assert answer.symbol.values().tolist() == true_names(table, ip)
+
+
+def test_why_nothing_was_found_is_said() -> None:
+    nothing = GuestSymbols(100, "web", note="its memory is encrypted")
+    one = symbolizer(SymbolOptions(), guest_symbols=[nothing])
+    ask(one, 100, GUEST_KERNEL, np.array([BASE], np.uint64))
+    assert any("(its memory is encrypted)" in warning for warning in one.warnings)

@@ -15,7 +15,8 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 from kvmperf_magic import demo
-from kvmperf_magic.answers import DiffView, MachineList, ReportView
+from kvmperf_magic.answers import DiffView, ReportView
+from kvmperf_magic.inventory import MachineList
 from kvmperf_magic.recording import Recording
 
 _LOAD = """

@@ -1,0 +1,131 @@
+"""The kernel's own symbol tables, decoded: kernel/kallsyms.c and scripts/kallsyms.c.
+
+A name is a length (two bytes of it where the first has its high bit) and as many bytes, each of
+which stands for a token of one or more letters; the first letter is the symbol's type. Addresses
+are absolute, or 32-bit offsets of four kinds: from a base; per-CPU symbols as they are and the
+rest below a base; or, without a base, from the place of the offset itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvmperf_magic.symbols.kallsyms import Listing
+from kvmperf_magic.table import Categorical
+
+MOST_SYMBOLS = 4_000_000
+_MOST_LETTERS = 1 << 28  # of all names: the tables are the guest's, and may be a trap
+_BIG = 0x80  # of a length: seven more bits follow
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The 256 tokens: letters in one piece, where each begins and how long it is."""
+
+    letters: NDArray[np.uint8]
+    start: NDArray[np.int64]
+    length: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, table: bytes, index: bytes) -> Tokens | None:
+        """Of kallsyms_token_table and kallsyms_token_index; None where these do not agree."""
+        if len(index) < 512:
+            return None
+        start = np.frombuffer(index, "<u2", 256).astype(np.int64)
+        letters = np.frombuffer(table, np.uint8)
+        ends = np.flatnonzero(letters == 0)
+        if start[0] or (np.diff(start) < 1).any() or len(ends) < 256:
+            return None
+        stop = ends[:256]
+        # each token begins behind the NUL of the one before it
+        if (start[1:] != stop[:-1] + 1).any():
+            return None
+        return cls(letters, start, stop - start)
+
+
+def decode_names(
+    data: bytes, count: int, tokens: Tokens
+) -> tuple[bytes, NDArray[np.int64], NDArray[np.int64]] | None:
+    """All names with their types in front: the text, where each begins in it, how long it is.
+
+    None where the bytes end before the names do, or the names have no end.
+    """
+    codes_at, codes_length = _walk(data, count)
+    if len(codes_at) < count:
+        return None
+    codes = np.frombuffer(data, np.uint8)
+    # the codes of all names without the lengths between them
+    total = int(codes_length.sum())
+    first = np.cumsum(codes_length) - codes_length
+    codes = codes[np.repeat(codes_at - first, codes_length) + np.arange(total)]
+
+    lengths = tokens.length[codes]
+    stop = np.cumsum(lengths)
+    if len(stop) and stop[-1] > _MOST_LETTERS:
+        return None
+    text = tokens.letters[
+        np.repeat(tokens.start[codes] - (stop - lengths), lengths)
+        + np.arange(int(stop[-1]) if len(stop) else 0)
+    ]
+    edges = np.concatenate([[0], stop])
+    begin = edges[first]
+    return text.tobytes(), begin, edges[first + codes_length] - begin
+
+
+def _walk(data: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the codes of each name begin and how many there are; fewer where the bytes end.
+
+    One name leads to the next, so this is a loop; what else there is to know is worked out after.
+    """
+    starts: list[int] = []
+    append = starts.append
+    at = 0
+    try:
+        for _ in range(count):
+            append(at)
+            first = data[at]
+            at += first + 1 if first < _BIG else (first & ~_BIG | data[at + 1] << 7) + 2
+    except IndexError:
+        starts.pop()
+    if at > len(data) and starts:
+        starts.pop()
+    codes = np.frombuffer(data, np.uint8)
+    begin = np.array(starts, np.int64)
+    length = codes[begin].astype(np.int64)
+    big = np.flatnonzero(length >= _BIG)
+    length[big] = length[big] & ~_BIG | codes[begin[big] + 1].astype(np.int64) << 7
+    begin += 1
+    begin[big] += 1
+    return begin, length
+
+
+def decode_offsets(
+    offsets: NDArray[np.int32], base: int | None, place: int = 0
+) -> NDArray[np.uint64]:
+    """Addresses from offsets; `base` None: each counts from its own place, the first `place`."""
+    wide = offsets.astype(np.int64).view(np.uint64)
+    if base is None:
+        return wide + np.arange(len(offsets), dtype=np.uint64) * np.uint64(4) + np.uint64(place)
+    if (offsets < 0).any():
+        # CONFIG_KALLSYMS_ABSOLUTE_PERCPU: an image is smaller than 2 GiB, so these are no distances
+        return np.where(offsets < 0, np.uint64(base) - np.uint64(1) - wide, wide)
+    return wide + np.uint64(base)
+
+
+def listing(
+    text: bytes, begin: NDArray[np.int64], length: NDArray[np.int64], address: NDArray[np.uint64]
+) -> Listing:
+    """Decoded names and addresses as symbols; those without a letter are left out."""
+    rows = np.flatnonzero(length > 1)
+    types = np.frombuffer(text, np.uint8)[begin[rows]]
+    return Listing(
+        address[rows],
+        types,
+        text,
+        begin[rows] + 1,
+        length[rows] - 1,
+        Categorical.constant("", len(rows)),
+    )

@@ -1,0 +1,189 @@
+"""Recordings that carry their guests' symbols: named anywhere, when the guest has long ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from linuxguest import LinuxGuest
+from numpy.typing import NDArray
+
+import kvmperf_magic as kvm
+from kvmperf_magic.demo import MicroGuest, guest_elf
+from kvmperf_magic.inventory import MachineList
+from kvmperf_magic.live import Top
+from kvmperf_magic.perfdata.abi import MISC_GUEST_KERNEL, RecordType
+from kvmperf_magic.perfdata.walk import walk
+from kvmperf_magic.recorder import Recorder
+from kvmperf_magic.recording import Recording
+from kvmperf_magic.symbols import kallsyms
+from kvmperf_magic.symbols.symboltable import SymbolTable
+
+pytestmark = [pytest.mark.kernels, pytest.mark.root]
+
+
+@pytest.fixture(scope="module")
+def recording(
+    linux_guests: dict[str, LinuxGuest], tmp_path_factory: pytest.TempPathFactory
+) -> Recording:
+    """Of this process, while the guests run: samples to be made theirs."""
+    path = tmp_path_factory.mktemp("recorded") / "perf.data"
+    with Recorder(path, lambda _: None, guest=True, host=True, frequency=2000) as recorder:
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            sum(range(1000))
+    return recorder.recording
+
+
+def in_guest_kernel(path: Path, copy: Path, pid: int, addresses: NDArray[np.uint64]) -> int:
+    """Makes samples ones of a guest's kernel at these addresses, one after the other, as KVM has
+    them recorded. Gives how many there were."""
+    data = bytearray(path.read_bytes())
+    offset, size = (int.from_bytes(data[at : at + 8], "little") for at in (40, 48))
+    walked = walk(bytes(data), offset, offset + size)
+    rows = walked.of_type(RecordType.SAMPLE)[: len(addresses)]
+    for position, address in zip(walked.position[rows].tolist(), addresses.tolist(), strict=False):
+        at = offset + 8 * position
+        data[at + 4] = data[at + 4] & ~7 | MISC_GUEST_KERNEL
+        # IDENTIFIER, IP, pid, tid
+        data[at + 16 : at + 24] = address.to_bytes(8, "little")
+        data[at + 24 : at + 32] = pid.to_bytes(4, "little") * 2
+    copy.write_bytes(data)
+    return len(rows)
+
+
+def functions(table: SymbolTable) -> NDArray[np.uint64]:
+    """Addresses inside functions all over the kernel, and in every module; none in padding."""
+    code = np.isin(table.types | 0x20, [ord("t")]) & (table.end - table.start > 8)
+    code = np.flatnonzero(code & ~table.starts_with(b"__pfx_"))
+    module = table.modules.codes[code] != 0
+    rows = np.concatenate([code[module][::16], code[~module][:: len(code) // 150]])
+    rows = np.random.default_rng(0).permutation(rows)
+    return np.asarray(table.start[rows] + np.uint64(5))
+
+
+def test_a_recording_names_its_guests_kernels(
+    linux_guest: LinuxGuest, recording: Recording, tmp_path: Path
+) -> None:
+    told = kallsyms.parse(linux_guest.kallsyms())
+    wanted = functions(told)
+    path = tmp_path / "perf.data"
+    count = in_guest_kernel(Path(recording.path), path, linux_guest.pid, wanted)
+    assert count > 100
+    rows = told.find(wanted[:count])
+    names = [told.names[row] for row in rows.tolist()]
+    modules = [
+        f"[{m}]" if m else "[guest.kernel.kallsyms]" for m in told.modules.take(rows).values()
+    ]
+    assert "[sunrpc]" in modules
+
+    opened = kvm.open(path)
+    samples = opened.filter(modes="guest-kernel").samples
+    got = zip(samples["ip"].tolist(), samples["symbol"], samples["dso"], strict=True)
+    assert sorted(got) == sorted(zip(wanted[:count].tolist(), names, modules, strict=True))
+    assert set(samples["machine"]) == {linux_guest.suite}
+    source = next(
+        row for row in opened.symbols.rows() if row["dso"] == f"{linux_guest.suite} kernel"
+    )
+    assert source["source"].startswith("guest memory: kallsyms tables")
+    assert source["symbols"] == len(told)
+
+    without = kvm.open(path, guest_symbols="none")
+    assert set(without.filter(modes="guest-kernel").samples["symbol"]) == {"[unknown]"}
+
+
+def test_symbols_that_cannot_hold_the_addresses_are_refused(
+    linux_guests: dict[str, LinuxGuest], recording: Recording, tmp_path: Path
+) -> None:
+    """Addresses of one kernel in the recording of another: no name is better than a wrong one."""
+    other = kallsyms.parse(linux_guests["trixie"].kallsyms())
+    path = tmp_path / "perf.data"
+    in_guest_kernel(Path(recording.path), path, linux_guests["bookworm"].pid, functions(other))
+    opened = kvm.open(path)
+    samples = opened.filter(modes="guest-kernel").samples
+    assert set(samples["symbol"]) == {"[unknown]"}
+    assert any("is not the kernel of bookworm as it was sampled" in w for w in opened.warnings)
+
+
+@pytest.mark.perf
+def test_perf_steps_over_the_symbols(recording: Recording, perf: Callable[..., str]) -> None:
+    assert len(Path(recording.path).read_bytes()) > 1 << 20
+    said = perf("script", "-i", recording.path, "-F", "comm,ip")
+    host = recording.filter(modes="host").samples
+    assert len(said.splitlines()) == len(host)
+
+
+def test_a_damaged_recording_loses_no_more_than_its_symbols(
+    linux_guests: dict[str, LinuxGuest], recording: Recording, tmp_path: Path
+) -> None:
+    data = bytearray(Path(recording.path).read_bytes())
+    at = data.find(b"KVMGUEST")
+    while at >= 0:
+        data[at + 2000 : at + 2100] = bytes(100)
+        at = data.find(b"KVMGUEST", at + 1)
+    path = tmp_path / "damaged"
+    path.write_bytes(data)
+    opened = kvm.open(path)
+    assert len(opened) == len(recording)
+
+
+@pytest.mark.kvm
+def test_the_micro_guest_is_named_by_its_elf_and_said_to_be_no_linux(tmp_path: Path) -> None:
+    with MicroGuest(vcpus=2, name="tiny", phase="search") as vm:
+        time.sleep(0.2)
+        with Recorder(tmp_path / "g", lambda _: None, vm="tiny", frequency=1000) as recorder:
+            time.sleep(1.0)
+        plain = recorder.recording
+        named = kvm.open(plain.path, guest_elf=guest_elf())
+        assert vm.pid in {guest.pid for guest in MachineList.found().machines}
+    samples = named.filter(modes="guest").samples
+    unnamed = samples["period"][samples["symbol"] == "[unknown]"].sum()
+    assert unnamed <= 0.01 * samples["period"].sum()
+    assert set(plain.filter(modes="guest").samples["symbol"]) == {"[unknown]"}
+    assert plain.warnings
+
+
+def test_a_live_view_keeps_the_symbols_of_its_guests(
+    linux_guests: dict[str, LinuxGuest], tmp_path: Path
+) -> None:
+    guest = linux_guests["trixie"]
+    top: Top = kvm.top(guest=True, host=True, frequency=500, say=lambda _: None)
+    try:
+        end = time.monotonic() + 10
+        while len(top.table) == 0 or not top.guest_symbols:
+            assert time.monotonic() < end
+            sum(range(20_000))
+        time.sleep(1.0)
+        saved = top.snapshot(tmp_path / "snapshot")
+    finally:
+        top.stop()
+    assert top.error is None
+    told = kallsyms.parse(guest.kallsyms())
+    by_pid = {one.pid: one for one in saved.guest_symbols}
+    found = by_pid[guest.pid].table
+    assert found is not None
+    assert found.names == told.names
+    assert (found.start == told.start).all()
+
+
+def test_a_list_of_all_in_a_moment(linux_guests: dict[str, LinuxGuest]) -> None:
+    took = []
+    for _ in range(3):
+        started = time.monotonic()
+        listed = MachineList.found()
+        took.append(time.monotonic() - started)
+    assert min(took) < 1.5
+    rows = {row["pid"]: row for row in listed.table.rows()}
+    for guest in linux_guests.values():
+        row = rows[guest.pid]
+        assert row["kernel"] == guest.release
+        assert (row["cpus"], row["vcpus"]) == (2, 2)
+        assert row["memory MiB"] == guest.memory >> 20
+        assert row["symbols"] == len(kallsyms.parse(guest.kallsyms()))
+        assert "guest memory" in row["symbols from"]
+        assert row["command line"].endswith("told=outside")
+        assert 0 <= row["load %"] <= 100
+        assert guest.release in repr(listed)
