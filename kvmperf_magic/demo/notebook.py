@@ -1,4 +1,4 @@
-"""`kvmperf demo`: executes the notebook, writes its HTML page, prints the diff."""
+"""`kvmperf demo`: executes the notebook, writes its page and two to filter in, prints the diff."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kvmperf_magic.comparison import diff
 from kvmperf_magic.demo import stage
 from kvmperf_magic.demo.image import guest_elf
 from kvmperf_magic.errors import FileError, KvmperfError
+from kvmperf_magic.recording import Recording, open_recording
 
 NAME = "host-vs-guest"
 # what nbconvert's template would load from elsewhere
@@ -34,8 +36,14 @@ def run(output: Path) -> int:
     page = output / f"{NAME}.html"
     execute(source(), notebook)
     convert(notebook, page)
-    print(_diff(output, bool(live)))
-    print(f"\nnotebook: {notebook}\npage:     {page}")
+    report, changes = output / "report.html", output / "diff.html"
+    host, guest, both = _recordings(output, bool(live))
+    both.report().to_html(report)
+    found = diff(host, guest)
+    found.to_html(changes)
+    print(repr(found.diff))
+    print(f"\nnotebook:  {notebook}\npage:      {page}")
+    print(f"dashboard: {report}\nchanges:   {changes}")
     return 0
 
 
@@ -62,6 +70,7 @@ def execute(path: Path, out: Path) -> None:
         kernel_name="python3",
         resources={"metadata": {"path": str(out.parent)}},
         record_timing=False,
+        store_widget_state=False,  # widgets are nothing without their kernel
         extra_arguments=["--log-level=ERROR"],
     )
     try:
@@ -88,17 +97,17 @@ def _described(image: re.Match[str]) -> str:
     return f'<img alt="{said[1]}" {image["source"]}' if said else image[0]
 
 
-def _diff(folder: Path, live: bool) -> str:
-    """The table of the notebook's diff: of what was recorded, or of the bundled recordings."""
-    from kvmperf_magic.comparison import diff
-    from kvmperf_magic.recording import open_recording
-
-    if live:
-        host = open_recording(folder / "perf.data.host")
-        guest = open_recording(folder / "perf.data.guest", guest_elf=guest_elf())
-    else:
-        host, guest = stage.replay("host"), stage.replay("crowded")
-    return repr(diff(host, guest).diff)
+def _recordings(folder: Path, live: bool) -> tuple[Recording, Recording, Recording]:
+    """Host, guest, and both in one: what the notebook recorded, or the bundled recordings."""
+    if not live:
+        return stage.replay("host"), stage.replay("crowded"), stage.replay("both")
+    elf = guest_elf()
+    host, guest, both = (folder / f"perf.data.{name}" for name in ("host", "guest", "kvm"))
+    return (
+        open_recording(host),
+        open_recording(guest, guest_elf=elf),
+        open_recording(both, guest_elf=elf),
+    )
 
 
 def _notebook_libraries() -> tuple[Any, Any]:

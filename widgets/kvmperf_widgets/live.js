@@ -88,10 +88,12 @@ function standIn(model, open, find = plotOf) {
 
 /* As `standIn`, once the data that were asked for are there: a widget that a notebook was saved
    with has nobody to ask, and its picture stays. */
-function standInWith(model, data, open) {
+function standInWith(model, data, open, find = plotOf) {
   let ended = false, end = () => {};
   if (model.get("picture")) {
-    data().then((found) => { if (!ended) { end = standIn(model, async (host) => open(host, found)); } });
+    data().then((found) => {
+      if (!ended) { end = standIn(model, async (host) => open(host, found), find); }
+    });
   }
   return () => { ended = true; end(); };
 }

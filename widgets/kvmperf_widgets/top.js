@@ -231,10 +231,12 @@ function liveTop(host, model) {
   } };
 }
 
+const asksForView = (model) => asked(model, "view", (...told) => told);
+
 /* Opens with the first view that comes, whether it was asked for or not: a busy kernel may send
    views long before it answers. */
 async function open(model, host) {
-  const [content, buffers] = await asked(model, "view", (...told) => told);
+  const [content, buffers] = await asksForView(model);
   const top = liveTop(host, model);
   top.take(content, buffers);
   // JupyterLab's first message may be too early for the thread that hears it beside a busy cell
@@ -248,7 +250,9 @@ function outputOf(id) {
   return mark && (mark.closest(".jp-OutputArea-output, .output_subarea, .output_html") || mark);
 }
 
-function initialize({ model }) { return standIn(model, (host) => open(model, host), outputOf); }
+function initialize({ model }) {
+  return standInWith(model, () => asksForView(model), (host) => open(model, host), outputOf);
+}
 
 async function render({ model, el }) { return open(model, el); }
 
