@@ -1,1 +1,1 @@
-"""Whose sample is it: which VMs there are, and the guest context of a sample."""
+"""Which VMs there are, whose code a sample hit, and what a guest's memory tells of its kernel."""

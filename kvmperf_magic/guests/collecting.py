@@ -13,7 +13,7 @@ from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 
 _EVERY = 1.0  # seconds between looks at the VMs
 _LOOK = 5.0  # seconds between looks for new ones
-_PATIENCE = 5.0  # seconds that a recording waits at its end for memory to be searched
+_PATIENCE = 20.0  # seconds that a recording waits at its end for memory to be searched
 
 
 class Collector:
@@ -52,7 +52,8 @@ class Collector:
             ending = self._end.is_set()
             if ending and not self._last:
                 return
-            for machine in self._machines:
+            # those first of which there are guest samples
+            for machine in sorted(self._machines, key=lambda one: one.accel != "kvm"):
                 if machine.kind == "guest" and (self._pids is None or machine.pid in self._pids):
                     self._look(machine)
             if ending:
