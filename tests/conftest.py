@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import browser
 import linuxguest
@@ -77,6 +78,13 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Interacti
     yield shell
     shell.run_line_magic("unload_ext", "kvmperf_magic")
     InteractiveShell.clear_instance()
+
+
+@pytest.fixture(scope="module", name="browser")
+def driven_browser() -> Iterator[Any]:
+    """The browser as playwright drives it (mark the test `chromium`)."""
+    with browser.driven() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

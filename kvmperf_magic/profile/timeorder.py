@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from kvmperf_magic.profile.profile import Pairs, Profile, pairs_of
 from kvmperf_magic.profile.report import FRAME_KEYS
-from kvmperf_magic.profile.tree import CallTree, Paths, call_tree, labels_of, paths_of
+from kvmperf_magic.profile.tree import (
+    CallTree,
+    Grown,
+    Paths,
+    call_tree,
+    joined,
+    labels_of,
+    paths_of,
+)
 
 SLICES = 2000
 MOST_NODES = 200_000
@@ -66,9 +74,7 @@ def _tree(
     return None if grown is None else call_tree(profile, pairs, paths, *grown)
 
 
-def _grow(
-    paths: Paths, at: NDArray[np.int64], most: int | None
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]] | None:
+def _grow(paths: Paths, at: NDArray[np.int64], most: int | None) -> Grown | None:
     """As `tree.grow`, where nodes are one only as long as their caller has no slice without them.
     `turn` numbers the slices of each caller."""
     tokens, offsets = paths.tokens, paths.offsets
@@ -101,10 +107,4 @@ def _grow(
             return None
         level += 1
         active = active[lengths[active] > level]
-    depth = np.repeat(np.arange(level + 1), [len(p) for p in parents])
-    return (
-        np.concatenate(parents).astype(np.int32),
-        np.concatenate(node_tokens),
-        end,
-        depth.astype(np.int32),
-    )
+    return joined(parents, node_tokens, end)

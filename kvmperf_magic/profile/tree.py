@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from kvmperf_magic.profile.report import FRAME_KEYS, SORT_KEYS, frame_groups
 from kvmperf_magic.table import Categorical
 
 LABEL = len(MODES)  # the `mode` of nodes that are no frames: the root, a comm, a VM, a vCPU
+# parent and token of every node, the last node of every path, the depth of every node
+Grown: TypeAlias = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]
 KINDS = (*MODES, "")  # the names of the values of `CallTree.mode`
 
 
@@ -209,7 +211,7 @@ def _frames(
 
 def grow(
     tokens: NDArray[np.int64], offsets: NDArray[np.int64], *, callee: bool, radix: int
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+) -> Grown:
     """Merges paths of tokens (int64 below `radix`; path i is tokens[offsets[i]:offsets[i + 1]])
     level by level: parent, token and depth of every node, and the last node of every path. Node 0,
     the root, has parent and token -1."""
@@ -229,10 +231,17 @@ def grow(
         nodes += len(found)
         level += 1
         active = active[lengths[active] > level]
-    depth = np.repeat(np.arange(level + 1), [len(p) for p in parents])
+    return joined(parents, node_tokens, end)
+
+
+def joined(
+    parents: list[NDArray[np.int64]], tokens: list[NDArray[np.int64]], end: NDArray[np.int64]
+) -> Grown:
+    """The nodes of all levels, the root's first, as one tree."""
+    depth = np.repeat(np.arange(len(parents)), [len(level) for level in parents])
     return (
         np.concatenate(parents).astype(np.int32),
-        np.concatenate(node_tokens),
+        np.concatenate(tokens),
         end,
         depth.astype(np.int32),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import decode_png, driven, share_of
+from browser import decode_png, share_of
 from dashboard_page import ROWS, Seen, shares
 from guest import running_guest
 
@@ -22,12 +22,6 @@ from kvmperf_widgets.theme import DARK, LIGHT, mode_colour
 pytestmark = pytest.mark.chromium
 READY = "document.documentElement.dataset.ready"
 BAD = "<img src=x onerror=\"document.title='bad'\">"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with driven() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

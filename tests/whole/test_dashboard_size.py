@@ -6,7 +6,6 @@ import re
 import struct
 import subprocess
 import zlib
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import driven
 from dashboard_page import ROWS, Seen
 from numpy.typing import NDArray
 
@@ -50,12 +48,6 @@ for name in glob.glob(ast.__file__[:-6] + "*.py")[:25]:
     text = open(name, errors="replace").read()
     ast.dump(ast.parse(text)), json.dumps(re.findall(r"\\w+", text)), sorted(text.split())
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with driven() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import decode_png, driven, share_of
+from browser import decode_png, share_of
 from explorer_page import Seen, write_page
 from test_browser import HOSTILE, hostile_graph
 from test_diff_flame import dbench
@@ -25,12 +25,6 @@ from kvmperf_widgets.text import clean
 from kvmperf_widgets.theme import LESS, MORE
 
 browsers = pytest.mark.chromium
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with driven() as found:
-        yield found
 
 
 @pytest.fixture

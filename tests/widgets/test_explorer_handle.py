@@ -8,19 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import driven
 from explorer_page import Seen, write_embedded
 from test_flame import lock_tree
 
 from kvmperf_widgets import FlameGraph
 
 pytestmark = pytest.mark.chromium
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with driven() as found:
-        yield found
 
 
 @pytest.fixture

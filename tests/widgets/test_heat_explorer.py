@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import driven
 from live_page import write_live
 from test_heat import heat_of, hostile_heat, made
 from test_tables import HOSTILE
@@ -21,12 +20,6 @@ from kvmperf_widgets.text import clean
 
 browsers = pytest.mark.chromium
 LEFT, RIGHT, TOP, HEIGHT = 62, 14, 6, 320  # of the plot in the canvas, as heat.js has it
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with driven() as found:
-        yield found
 
 
 class Seen:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import driven
 from live_page import write_live
 from test_browser import HOSTILE, Elements, hostile_graph
 from test_diff_flame import dbench as dbench_flame
@@ -20,12 +18,6 @@ from kvmperf_widgets.picture import PLOTLY
 from kvmperf_widgets.theme import DARK
 
 pytestmark = pytest.mark.chromium
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with driven() as found:
-        yield found
 
 
 class Shown:

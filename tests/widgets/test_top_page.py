@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import driven
 from live_page import write_live
 from test_tables import HOSTILE
 from test_top import a_view
@@ -19,12 +18,6 @@ from kvmperf_widgets.top import TopView
 from kvmperf_widgets.top_widget import TopWidget, colours, packed
 
 pytestmark = pytest.mark.chromium
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with driven() as found:
-        yield found
 
 
 class Seen:
