@@ -12,11 +12,11 @@ MINUTES ?= 30
 demo: setup
 	$(BIN)/python -m kvmperf_magic demo --output $(DEMO)
 
-## everything that must hold: format, lint, types, tests. What records the machine runs alone, the
-## rest on two cores: a recording beside a busy neighbour is another recording
+## everything that must hold: format, lint, types, tests. What is about who gets the CPU runs alone,
+## the rest on two cores
 test: setup lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (kvm or root)"
-	$(BIN)/python -m pytest -m "kvm or root"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 lint: setup
 	$(BIN)/ruff format --check .

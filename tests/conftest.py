@@ -12,8 +12,13 @@ from typing import Any
 import browser
 import linuxguest
 import pytest
+from hypothesis import settings
 from IPython.core.interactiveshell import InteractiveShell
 from perfpython import perf_python
+
+# how long an example takes says nothing on a shared machine
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 
 def _kvm() -> bool:
@@ -55,9 +60,17 @@ NEEDS: dict[str, tuple[Callable[[], object], str]] = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     met = {name: bool(have()) for name, (have, _) in NEEDS.items()}
     for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
         for name, (_, reason) in NEEDS.items():
             if not met[name] and item.get_closest_marker(name):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _group(item: pytest.Item) -> str:
+    """What runs in one process: a file, or all that shares what is slow to start."""
+    if item.get_closest_marker("kernels"):
+        return "guests"
+    return "lab" if "lab" in getattr(item, "fixturenames", ()) else str(item.path)
 
 
 @pytest.fixture(scope="session")

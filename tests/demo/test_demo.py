@@ -120,6 +120,7 @@ def test_no_kvm_says_what_mends_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.kvm
+@pytest.mark.alone
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_no_permission_says_what_mends_it() -> None:
     if os.stat("/dev/kvm").st_mode & 0o006:  # noqa: PTH116
@@ -143,6 +144,7 @@ def test_the_vmm_imports_no_library() -> None:
 
 
 @pytest.mark.kvm
+@pytest.mark.alone
 def test_the_command_line_runs_for_a_time_and_ends() -> None:
     command = [sys.executable, "-m", "kvmperf_magic.demo.vmm", "--vcpus", "2", "--seconds", "0.2"]
     done = subprocess.run(
@@ -270,6 +272,7 @@ def two_cpus() -> list[int]:
 
 
 @pytest.mark.kvm
+@pytest.mark.alone
 @pytest.mark.perf
 @pytest.mark.root
 @pytest.mark.parametrize("vcpus", [1, 2, 4])
@@ -304,6 +307,7 @@ def test_perf_sees_the_baseline(tmp_path: Path, perf: Callable[..., str]) -> Non
 
 
 @pytest.mark.kvm
+@pytest.mark.alone
 @pytest.mark.perf
 @pytest.mark.root
 def test_a_change_of_phase_is_seen_at_once(tmp_path: Path, perf: Callable[..., str]) -> None:

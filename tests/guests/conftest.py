@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,24 @@ _SHAPES: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "trixie": (4096, "max", ("-machine", "q35")),
 }
 
+_booted: dict[str, LinuxGuest] = {}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("kernels"):
+        _signal(signal.SIGCONT)
+
+
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """Guests rest while nobody looks at them: emulated ones take a core together."""
+    if not (nextitem and nextitem.get_closest_marker("kernels")):
+        _signal(signal.SIGSTOP)
+
+
+def _signal(number: int) -> None:
+    for guest in _booted.values():
+        guest.process.send_signal(number)
+
 
 @pytest.fixture(scope="session")
 def linux_guests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, LinuxGuest]]:
@@ -27,7 +46,9 @@ def linux_guests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
         for suite, (memory, cpu, more) in _SHAPES.items()
     }
     with linuxguest.running(*started.values()):
+        _booted.update(started)
         yield started
+        _booted.clear()
 
 
 @pytest.fixture(params=_SHAPES)

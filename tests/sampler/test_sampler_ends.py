@@ -20,7 +20,7 @@ from kvmperf_magic.perfdata.reader import read
 from kvmperf_magic.sampler.options import SamplerOptions
 from kvmperf_magic.sampler.process import SamplerProcess
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 PARENT = """
 import os, sys, time
 from kvmperf_magic.sampler.options import SamplerOptions

@@ -22,7 +22,7 @@ from kvmperf_magic.sampler.events import parse_events
 from kvmperf_magic.sampler.options import SamplerOptions
 from kvmperf_magic.sampler.targets import Target
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 Refuses = Callable[[PerfEventAttr, int, int], int]
 Kernel = Callable[[Refuses], None]
 

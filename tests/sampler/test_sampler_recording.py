@@ -25,7 +25,7 @@ from kvmperf_magic.perfdata.stream import StreamReader
 from kvmperf_magic.sampler.options import SamplerOptions
 from kvmperf_magic.sampler.process import SamplerProcess
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 Perf = Callable[..., str]
 
 

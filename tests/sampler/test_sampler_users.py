@@ -19,7 +19,7 @@ import kvmperf_magic
 from kvmperf_magic.modes import HOST_USER
 from kvmperf_magic.perfdata.reader import read
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 NOBODY = 65534
 PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
 RECORD = """
@@ -100,7 +100,7 @@ def record(place: Path, **options: Any) -> dict[str, Any]:
 
 
 def test_own_programs_in_user_mode(place: Path, paranoid: int) -> None:
-    spin = [_python(), "-I", "-S", "-c", SPIN.format(seconds=0.2)]
+    spin = [_python(), "-I", "-S", "-c", SPIN.format(seconds=0.4)]
     for options in ({"command": spin}, {"pids": ["self"]}):
         answer = record(place, events=["cycles"], **options)
         if "error" in answer:  # Debian's and others' kernels refuse all at 3
@@ -133,7 +133,7 @@ def test_what_is_not_theirs_is_refused_with_the_way_out(place: Path, paranoid: i
 
 def test_locked_memory_for_rings_is_halved_until_it_fits(place: Path, paranoid: int) -> None:
     del paranoid
-    spin = [_python(), "-I", "-S", "-c", SPIN.format(seconds=0.1)]
+    spin = [_python(), "-I", "-S", "-c", SPIN.format(seconds=0.3)]
     answer = record(place, events=["cpu-clock:u"], command=spin, mmap_pages=16384)
     if "error" not in answer:
         assert any("perf_event_mlock_kb" in m for m in answer["messages"])

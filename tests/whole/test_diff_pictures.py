@@ -86,6 +86,7 @@ def record(path: Path, **wishes: object) -> Recording:
 
 
 @pytest.mark.kvm
+@pytest.mark.alone
 @pytest.mark.root
 @pytest.mark.parametrize("vcpus", [1, 4])
 def test_a_guest_recorded_twice_is_grey(tmp_path: Path, vcpus: int) -> None:
@@ -112,6 +113,7 @@ def test_a_host_program_recorded_twice_with_stacks_is_grey(tmp_path: Path) -> No
 
 
 @pytest.mark.kvm
+@pytest.mark.alone
 @pytest.mark.root
 def test_one_vcpu_against_three_shows_the_lock(tmp_path: Path) -> None:
     sides = []

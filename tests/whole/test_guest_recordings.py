@@ -21,7 +21,7 @@ from kvmperf_magic.perfdata.walk import walk
 from kvmperf_magic.recorder import Recorder
 from kvmperf_magic.recording import Recording
 
-pytestmark = [pytest.mark.kvm, pytest.mark.root]
+pytestmark = [pytest.mark.kvm, pytest.mark.root, pytest.mark.alone]
 
 LOCK = "__ticket_spin_lock"
 

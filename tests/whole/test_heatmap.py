@@ -172,6 +172,7 @@ def test_views_without_and_with_one_sample(both: Recording) -> None:
 
 
 @pytest.mark.kvm
+@pytest.mark.alone
 @pytest.mark.root
 def test_a_guest_that_changes_its_mind_is_seen_in_that_second(tmp_path: Path) -> None:
     with running_guest(2, "moody", "copy") as vm:

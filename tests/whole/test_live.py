@@ -18,7 +18,7 @@ from kvmperf_magic import demo
 from kvmperf_magic.errors import QueryError
 from kvmperf_magic.live import Top
 
-pytestmark = [pytest.mark.kvm, pytest.mark.root]
+pytestmark = [pytest.mark.kvm, pytest.mark.root, pytest.mark.alone]
 
 COPY, SEARCH = "copy_user_generic_string", "bitmap_search_next_usable_block"
 

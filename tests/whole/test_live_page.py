@@ -19,7 +19,7 @@ from kvmperf_magic import demo
 from kvmperf_magic.live import Top
 from kvmperf_widgets.top_widget import TopWidget, colours
 
-pytestmark = [pytest.mark.kvm, pytest.mark.root, pytest.mark.chromium]
+pytestmark = [pytest.mark.kvm, pytest.mark.root, pytest.mark.chromium, pytest.mark.alone]
 SEARCH = {"bitmap_search_next_usable_block", "ext3_test_allocatable"}
 
 

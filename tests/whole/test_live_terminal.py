@@ -22,7 +22,7 @@ from test_live import samplers, until
 
 from kvmperf_magic import demo
 
-pytestmark = [pytest.mark.kvm, pytest.mark.root]
+pytestmark = [pytest.mark.kvm, pytest.mark.root, pytest.mark.alone]
 ROWS, COLUMNS = 24, 120
 _SIZES = ("COLUMNS", "LINES")
 SEEN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")

@@ -64,6 +64,7 @@ def test_unloading_leaves_nothing_behind() -> None:
 
 
 @pytest.mark.kvm
+@pytest.mark.alone
 @pytest.mark.root
 def test_the_five_magics_tell_the_story(
     shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
@@ -218,6 +219,7 @@ def test_completion(shell: InteractiveShell) -> None:
 
 
 @pytest.mark.kvm
+@pytest.mark.alone
 def test_completion_knows_the_vms(shell: InteractiveShell) -> None:
     with running_guest(1, "tabbed"):
         assert complete(shell, "%kvm_record --vm tab") == ["%kvm_record --vm tabbed"]

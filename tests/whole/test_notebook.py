@@ -19,7 +19,7 @@ from kvmperf_widgets.picture import PLOTLY
 from kvmperf_widgets.theme import KINDS, LIGHT, MORE, diverging, mode_colour
 
 SVG = "{http://www.w3.org/2000/svg}"
-LIVE = [pytest.mark.kvm, pytest.mark.root, pytest.mark.timeout(240)]
+LIVE = [pytest.mark.kvm, pytest.mark.root, pytest.mark.alone, pytest.mark.timeout(240)]
 SITE = """
 import os
 opened = os.open
@@ -112,6 +112,7 @@ vm.__enter__()""",
 
 
 @pytest.mark.kvm
+@pytest.mark.alone
 @pytest.mark.root
 def test_a_finished_live_view_can_be_read_in_the_saved_notebook(tmp_path: Path) -> None:
     cells = [nbformat.v4.new_code_cell(source) for source in LIVE_CELLS]

@@ -19,7 +19,7 @@ from guest import running_guest
 import kvmperf_magic
 import kvmperf_widgets
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 NOBODY = 65534
 PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")

@@ -15,7 +15,7 @@ import kvmperf_magic as kvm
 from kvmperf_magic import demo
 from kvmperf_magic.perfdata.reader import read
 
-pytestmark = [pytest.mark.kvm, pytest.mark.root, pytest.mark.perf]
+pytestmark = [pytest.mark.kvm, pytest.mark.root, pytest.mark.perf, pytest.mark.alone]
 
 _LINE = re.compile(
     r"^ *(?P<pid>-?\d+)/(?P<tid>-?\d+) +\[(?P<cpu>\d+)\] +(?P<s>\d+)\.(?P<ns>\d{9}): +"

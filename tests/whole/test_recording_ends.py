@@ -18,7 +18,7 @@ from kvmperf_magic.errors import SamplerError
 from kvmperf_magic.perfdata.reader import read
 from kvmperf_magic.recorder import Recorder
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 _SCRIPT = """
 import sys, kvmperf_magic as kvm

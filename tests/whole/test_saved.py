@@ -24,6 +24,7 @@ from kvmperf_magic.recording import Recording
 HERE = Path(__file__).parent
 DEMOS = Path(demo.__file__).parent / "recordings"
 PROGRAM = """
+#include <fcntl.h>
 #include <map>
 #include <string>
 #include <unistd.h>
@@ -38,11 +39,13 @@ int main()
     ns::S<long> s{1};
     std::vector<int> v(1000, 3);
     std::map<std::string, int> m;
+    static char page[1 << 16];
+    int zero = open("/dev/zero", O_RDONLY);  // what the kernel does takes a good part of the time
     volatile long r = 0;
     for (int i = 0; i < 30000; i++) {
         r += s.work(1000, "abc") + local(v);
         m[std::to_string(i % 500)] += i;
-        if (i % 8 == 0) getppid();
+        if (i % 8 == 0) r += read(zero, page, sizeof page);
     }
 }
 """

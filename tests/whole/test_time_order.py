@@ -42,6 +42,7 @@ def test_a_lane_is_what_the_filter_gives() -> None:
 
 
 @pytest.mark.kvm
+@pytest.mark.alone
 @pytest.mark.root
 def test_what_a_guest_did_first_stands_left(tmp_path: Path) -> None:
     output = tmp_path / "x"

@@ -27,7 +27,7 @@ export default { render };
 class Embedding(LiveWidget):
     """A page that has the explorer as a part of it: `explorer` is its handle."""
 
-    _esm = source("live.js", *SCRIPTS) + _EMBEDDED
+    _esm = source("asked.js", "live.js", *SCRIPTS) + _EMBEDDED
     _css = source("explorer.css")
     asked_for = "tree"
 

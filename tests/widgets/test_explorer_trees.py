@@ -39,7 +39,7 @@ export default { render };
 class Trees(LiveWidget):
     """A page that shows nothing: `made` is what the scripts make of the tree."""
 
-    _esm = source("live.js", *SCRIPTS) + OPENED
+    _esm = source("asked.js", "live.js", *SCRIPTS) + OPENED
     asked_for = "tree"
 
 

@@ -25,7 +25,14 @@ from kvmperf_widgets.theme import DARK, KINDS, LIGHT, ThemeName, mode_colour
 from kvmperf_widgets.tree import Tree
 
 PARTS = (
-    *("live.js", *SCRIPTS, "dashboard_data.js", "dashboard_sums.js", "dashboard_filters.js"),
+    *(
+        "asked.js",
+        "live.js",
+        *SCRIPTS,
+        "dashboard_data.js",
+        "dashboard_sums.js",
+        "dashboard_filters.js",
+    ),
     *("dashboard_strip.js", "dashboard_table.js", "dashboard.js"),
 )
 STYLES = ("explorer.css", "dashboard.css")
@@ -195,7 +202,7 @@ class DashboardWidget(LiveWidget):
     a regular expression; time: [first, last] step. What is not there is not filtered.
     """
 
-    _esm = source("loader.js")
+    _esm = source("asked.js", "loader.js")
     _css = source(*STYLES)
     script: ClassVar[str] = source(*PARTS, "dashboard_widget.js")
     asked_for = "sums"

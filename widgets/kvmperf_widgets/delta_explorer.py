@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class DeltaWidget(LiveWidget):
     """The widget itself, to be put among others; `DeltaExplorer` is what a cell shows."""
 
-    _esm = source("live.js", "pattern.js", "delta.js", "delta_widget.js")
+    _esm = source("asked.js", "live.js", "pattern.js", "delta.js", "delta_widget.js")
     asked_for = "bars"
     link = traitlets.Unicode("").tag(sync=True)
 

@@ -35,7 +35,7 @@ class ExplorerWidget(LiveWidget):
     Pictures of one `link` belong together: what is clicked in one is searched for in the others.
     """
 
-    _esm = source("live.js", *SCRIPTS, "explorer_widget.js")
+    _esm = source("asked.js", "live.js", *SCRIPTS, "explorer_widget.js")
     _css = source("explorer.css")
     asked_for = "tree"
     link = traitlets.Unicode("").tag(sync=True)

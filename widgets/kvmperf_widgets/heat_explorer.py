@@ -22,7 +22,7 @@ class HeatWidget(LiveWidget):
     `selected` is [] or [from, until] in seconds, as the map counts them.
     """
 
-    _esm = source("live.js", "heat.js")
+    _esm = source("asked.js", "live.js", "heat.js")
     _css = source("explorer.css")
     asked_for = "cells"
     selected = traitlets.List(traitlets.Float()).tag(sync=True)

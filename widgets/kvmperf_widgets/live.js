@@ -40,20 +40,6 @@ function fitted(canvas, context, width, height) {
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
 }
 
-/* The data come when they are asked for: they are no state, so that nothing saves them. */
-function asked(model, type, unpacked, more = {}) {
-  return new Promise((resolve) => {
-    const take = (content, buffers) => {
-      if (content.type === type) {
-        model.off("msg:custom", take);
-        resolve(unpacked(content, buffers));
-      }
-    };
-    model.on("msg:custom", take);
-    model.send({ type, ...more });
-  });
-}
-
 /* In an output of a cell, whatever the front end: plotly lays copies elsewhere for images. */
 function plotOf(id) {
   return Array.from(document.querySelectorAll("[class*=output i] .js-plotly-plot")).find(

@@ -56,7 +56,7 @@ class TopWidget(LiveWidget):
     move between rows and machines, Enter filters for a row's symbol, Escape for nothing.
     """
 
-    _esm = source("live.js", "top_table.js", "top.js")
+    _esm = source("asked.js", "live.js", "top_table.js", "top.js")
     _css = source("explorer.css", "top.css")
     asked_for = "view"
     look = traitlets.Dict().tag(sync=True)
