@@ -196,6 +196,7 @@ def serve(vm: Vm, ready: dict[str, Any], seconds: float | None, control: bool) -
 
     `ready` is said once every thread has its name.
     """
+    parent = os.getppid()  # before it hears that we are ready, and may be gone
     signal.signal(KICK, lambda *_: None)
     woken, wake = os.pipe()
     named = threading.Barrier(len(vm.vcpus) + 1)
@@ -212,7 +213,6 @@ def serve(vm: Vm, ready: dict[str, Any], seconds: float | None, control: bool) -
     named.wait()
     say(ready)
     end = time.monotonic() + seconds if seconds is not None else float("inf")
-    parent = os.getppid()
     inputs = [woken, 0] if control else [woken]
     pending = b""
     try:

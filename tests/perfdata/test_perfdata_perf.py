@@ -128,6 +128,7 @@ def test_build_ids_of_maps(perf: Perf, tmp_path: Path) -> None:
     assert len(theirs) > 2
 
 
+@pytest.mark.alone  # perf 6.1 breaks off at some build-ids of what runs beside it
 def test_stream(perf: Perf, tmp_path: Path) -> None:
     """What perf writes into a pipe, saved."""
     path = tmp_path / "stream"
