@@ -6,21 +6,27 @@ Both the magics and the command line are parsed by these.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, kwds
+from IPython.utils.process import arg_split  # type: ignore[attr-defined]  # IPython names it nowhere else
 
 from kvmperf_magic.errors import QueryError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+_QUOTED = re.compile(r"^(--[\w-]+=|)([\"'])(.*)\2$", re.DOTALL)
 
 
-def unquoted(word: str) -> str:
-    """A word of a magic's line, where IPython leaves the quotes around it."""
-    return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "\"'" else word
+def parse(magic: Any, line: str) -> argparse.Namespace:
+    """The arguments of a magic's line. IPython leaves the quotes around a word, and a backslash,
+    which a regular expression needs, alone."""
+    words = [_QUOTED.sub(r"\1\3", word) for word in arg_split(line)]
+    given: argparse.Namespace = magic.parser.parse_args(words)
+    return given
 
 
 SYMBOL_OPTIONS = (
@@ -113,7 +119,6 @@ TOP_OPTIONS = (
     argument("--order", default="overhead", metavar="COLUMN", help="sort by it; -COLUMN: upwards"),
     argument(
         "--filter",
-        type=unquoted,
         default="",
         metavar="REGEX",
         help="only these symbols, DSOs or commands",

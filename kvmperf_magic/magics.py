@@ -14,7 +14,7 @@ from IPython.core.magic import (
     magics_class,
     output_can_be_silenced,
 )
-from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.core.magic_arguments import argument, magic_arguments
 
 from kvmperf_magic import arguments as args
 from kvmperf_magic.errors import KvmperfError
@@ -95,7 +95,7 @@ class KvmMagics(Magics):
         from kvmperf_magic.recorder import Recorder
 
         line, command = args.split_command(line)
-        given = parse_argstring(self.kvm_record, line)
+        given = args.parse(self.kvm_record, line)
         if cell is not None and (command or given.duration):
             raise UsageError("a cell is recorded as long as it runs: no --duration, no command")
         say = (lambda _: None) if given.quiet else print
@@ -136,7 +136,7 @@ class KvmMagics(Magics):
         """
         from kvmperf_magic.live import top
 
-        given = parse_argstring(self.kvm_top, line)
+        given = args.parse(self.kvm_top, line)
         return top(
             duration=given.duration,
             modes=args.modes_argument(given),
@@ -187,7 +187,7 @@ class KvmMagics(Magics):
         p = %kvm_report perf.data.guest         p.table, p.flamegraph.search("lock"), p.filter
         %kvm_report --export web1.pb.gz         for pprof; the suffix says the format
         """
-        given = parse_argstring(self.kvm_report, line)
+        given = args.parse(self.kvm_report, line)
         if given.export:
             format_of(given.export)  # a name that says nothing is told before the work
         recording = self._recording(given.recording or given.input, args.opening_arguments(given))
@@ -251,7 +251,7 @@ class KvmMagics(Magics):
         """
         from kvmperf_magic.comparison import diff
 
-        given = parse_argstring(self.kvm_diff, line)
+        given = args.parse(self.kvm_diff, line)
         if given.export:
             format_of(given.export, DIFF_FORMATS)
         opening = args.opening_arguments(given)

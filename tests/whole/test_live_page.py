@@ -92,6 +92,8 @@ def shown(shared: Shown) -> Iterator[Shown]:
         True,
     )
     top.resume()
+    shared.until(lambda: not shared.pressed("freeze"))  # the page knows it too
+    shared.until(lambda: shared.tab() == "all")
     shared.until(lambda: len(shared.column("symbol")) > 2)
     yield shared
     assert shared.errors == []

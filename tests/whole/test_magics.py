@@ -177,9 +177,20 @@ def test_top_takes_perfs_options(shell: InteractiveShell, monkeypatch: pytest.Mo
         assert {name: told[name] for name in given} == given
     shell.run_line_magic("kvm_top", "-z --decay --order=-samples --filter lock")
     assert (told["decay"], told["sort"], told["filter"]) == (True, "-samples", "lock")
-    for quoted in ("'a|b c'", '"a|b c"'):
-        shell.run_line_magic("kvm_top", f"--filter {quoted}")
+    for line in ("--filter 'a|b c'", '--filter "a|b c"'):
+        shell.run_line_magic("kvm_top", line)
         assert told["filter"] == "a|b c"
+    shell.run_line_magic("kvm_top", '--filter="a|b"')
+    assert told["filter"] == "a|b"
+    shell.run_line_magic("kvm_top", r"--filter \bspin")
+    assert told["filter"] == r"\bspin"
+
+
+def test_a_quoted_expression_is_what_is_searched_for(shell: InteractiveShell) -> None:
+    shell.user_ns["rec"] = demo.replay("both")
+    found = shell.run_line_magic("kvm_report", 'rec --symbol "spin_lock|find_revoke" --sort symbol')
+    assert set(found.table["symbol"]) >= {"__ticket_spin_lock", "find_revoke_record"}
+    assert len(found.recording) < len(shell.user_ns["rec"])
 
 
 def test_help_shows_the_options_and_examples(

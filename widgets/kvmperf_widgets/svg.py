@@ -10,6 +10,7 @@ from kvmperf_widgets.theme import Theme, ThemeName, css
 WIDTH = 1040
 MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace"
 SANS = "system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif"
+_ROOM, _PRESSED = 140, 220  # characters of a subtitle: as they are, and at the most
 CHARACTER = 6.75  # the advance of an 11px monospaced character in px, with a little to spare
 
 
@@ -46,9 +47,12 @@ def element(
     return f"<{tag}{written}>{content}</{tag}>" if content else f"<{tag}{written}/>"
 
 
-def label(x: float, y: float, text: object, kind: str = "") -> str:
-    """A line of text whose baseline starts (or, by its class, ends) at (x, y)."""
+def label(x: float, y: float, text: object, kind: str = "", within: float = 0) -> str:
+    """A line of text whose baseline starts (or, by its class, ends) at (x, y); pressed `within` so
+    many px if that is given."""
     attributes: dict[str, str | float] = {"x": x, "y": y}
+    if within:
+        attributes |= {"textLength": within, "lengthAdjust": "spacingAndGlyphs"}
     if kind:
         attributes["class"] = kind
     return element("text", attributes, text=text)
@@ -85,7 +89,9 @@ def legend(entries: Sequence[tuple[str, str]], x: float, y: float, end: float = 
 
 def header(title: str, subtitle: str) -> str:
     """The two lines on top of a picture; they take 46 px."""
-    return label(12, 23, title, "h1") + label(12, 41, subtitle, "h2")
+    said = fit(subtitle, _PRESSED)
+    room = WIDTH - 24 if columns_of(said) > _ROOM else 0
+    return label(12, 23, title, "h1") + label(12, 41, said, "h2", room)
 
 
 def document(
