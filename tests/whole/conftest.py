@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +10,16 @@ from browser import driven
 from labserver import end_kernels, served
 
 WAIT = 40_000  # ms
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """What stands in the page where a test failed, beside its error."""
+    report = yield
+    page = getattr(item, "funcargs", {}).get("page")
+    if report.when == "call" and report.failed and page:
+        report.sections.append(("page", page.locator("body").inner_text()))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labserver import run, save
+from labserver import run, save, start
 
 from kvmperf_widgets.picture import PLOTLY
 
@@ -123,8 +123,7 @@ def test_a_live_view_goes_on_beside_a_busy_cell(lab: str, page: Any, tmp_path: P
     rows.first.wait_for()
     page.wait_for_timeout(2000)
     assert not page.locator(".kvmp-top").is_visible()  # its place is taken
-    page.locator(".jp-Cell .cm-content").nth(1).click()
-    page.keyboard.press("Control+Enter")
+    start(page, 1)
     busy = page.locator(".jp-InputPrompt", has_text="[*]:")
     busy.wait_for()
 
@@ -148,8 +147,7 @@ def test_a_live_view_goes_on_beside_a_busy_cell(lab: str, page: Any, tmp_path: P
     (tmp_path / "enough").touch()
 
     page.locator(".jp-OutputArea-output", has_text="no longer busy").wait_for()
-    page.locator(".jp-Cell .cm-content").nth(2).click()
-    page.keyboard.press("Control+Enter")
+    start(page, 2)
     page.locator(".kvmp-l", has_text="stopped").wait_for()
     for _ in range(10):  # the saved output follows the page
         page.wait_for_timeout(500)
