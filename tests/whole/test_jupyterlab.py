@@ -83,6 +83,23 @@ def test_a_bar_of_a_diff_searches_its_flame_graph(lab: str, page: Any, tmp_path:
     assert (tmp_path / "diff.ipynb").stat().st_size < 300_000
 
 
+# as if every script took longer to load than anywidget waits for it
+TOO_LATE = """AbortSignal.timeout = () => {
+  const late = new AbortController();
+  setTimeout(() => late.abort());
+  return late.signal;
+};"""
+
+
+def test_a_page_too_busy_to_load_scripts_in_time_is_alive(
+    lab: str, page: Any, tmp_path: Path
+) -> None:
+    page.add_init_script(TOO_LATE)
+    run(lab, page, tmp_path / "late.ipynb", DIFF_CELL)
+    page.locator(".row[data-name=find_revoke_record]").click()
+    page.locator(".kvmp-x-matched", has_text="3.55 % matched").wait_for()
+
+
 def test_a_range_dragged_over_the_heat_map_is_what_the_rest_shows(
     lab: str, page: Any, tmp_path: Path
 ) -> None:
