@@ -25,9 +25,9 @@ FLOORS = (
     "unwinding",
     "profile lost",
     "callchains stacks whose lining decoding remembering source filters guestcolumns",
-    "exporting describing recording",
+    "exporting describing contents recording",
     "export",
-    "answers dashboard facets heatmap comparison inventory",
+    "views flamegraphs reportview diffview dashboard facets heatmap comparison inventory",
     "recorder history ranking places liveview live",
     "arguments completion magics",
     "demo",
@@ -35,11 +35,13 @@ FLOORS = (
 )
 # a recording answers for itself: imported when it is asked to, or to name a type
 UPWARD = {
-    ("recording", "answers"),
+    ("recording", "reportview"),
+    ("recording", "flamegraphs"),
     ("recording", "heatmap"),
     ("exporting", "export"),
-    ("exporting", "answers"),
-    ("export", "answers"),
+    ("exporting", "reportview"),
+    ("export", "reportview"),
+    ("export", "diffview"),
 }
 PACKAGES = {
     module.__name__: Path(str(module.__file__)).parent
