@@ -19,7 +19,6 @@ from kvmperf_magic.decoding import Decoded, unit_of
 from kvmperf_magic.describing import events_table, records_table
 from kvmperf_magic.files import write_pieces
 from kvmperf_magic.filters import select
-from kvmperf_magic.guestcolumns import guest_columns
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.lost import Lost
 from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, MODES
@@ -30,6 +29,7 @@ from kvmperf_magic.perfdata.reader import Header
 from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.perfdata.tracepoints import TracepointFields, fields_of
 from kvmperf_magic.profile.groups import group
+from kvmperf_magic.profile.report import GUEST_KEYS, SURE
 from kvmperf_magic.source import Source
 from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.table import Categorical, Column, Table
@@ -182,7 +182,9 @@ class Contents:
             "machine": p.machine,
             "vcpu": p.vcpu,
         }
-        columns |= guest_columns(self._source, p, self._mask)
+        if self._source.guest_tasks:
+            names = (*GUEST_KEYS, SURE)
+            columns |= {name: partial(getattr, p, name) for name in names}
         if self._tracepoint:
             columns |= self._tracepoint.lazy(columns)
         events = self._source.file.events
@@ -246,20 +248,23 @@ class Contents:
         event: str | Sequence[str] | None = None,
         symbol: str | Sequence[str] | None = None,
         dso: str | Sequence[str] | None = None,
+        guest_comm: str | Sequence[str] | None = None,
+        guest_pid: int | Sequence[int] | None = None,
     ) -> Self:
         """The samples that satisfy all that is given.
 
         `modes`: names, `host` or `guest`; `vm`: name or pid; `time`: (from, until), as int the
         samples' own nanoseconds, as float seconds since the first sample of the file; `comm`,
-        `symbol`, `dso`: a regular expression searched for, or a list of whole names. Raises
-        QueryError for what cannot be.
+        `symbol`, `dso`: a regular expression searched for, or a list of whole names. `guest_comm`
+        and `guest_pid` are those of the process that the guest's CPU ran, where it is known.
+        Raises QueryError for what cannot be.
         """
         mask = select(
             self._decoded,
             self.path,
             modes=modes,
-            numbers={"pid": pid, "tid": tid, "cpu": cpu, "vcpu": vcpu},
-            patterns={"comm": comm, "symbol": symbol, "dso": dso},
+            numbers={"pid": pid, "tid": tid, "cpu": cpu, "vcpu": vcpu, "guest_pid": guest_pid},
+            patterns={"comm": comm, "symbol": symbol, "dso": dso, "guest_comm": guest_comm},
             vm=vm,
             time=time,
             event=event,

@@ -157,8 +157,8 @@ class KvmMagics(Magics):
             "--sort",
             metavar="KEYS",
             default="comm,dso,symbol",
-            help="of comm,pid,tid,cpu,dso,symbol,mode,machine,vcpu,event,srcline "
-            "(default: %(default)s)",
+            help="of comm,pid,tid,cpu,dso,symbol,mode,machine,vcpu,event,srcline,guest_comm,"
+            "guest_pid (default: %(default)s)",
         ),
         argument("--inline", action="store_true", help="what was inlined as frames of its own"),
         argument("--no-children", action="store_true", help="sort by self, not with children"),

@@ -67,10 +67,10 @@ class Recording(Contents, Exporting):
         inline: bool = False,
         **options: Any,
     ) -> ReportView:
-        """Overhead by any of comm pid tid cpu dso symbol mode machine vcpu event srcline, self and
-        with children; `options` are those of `profile.report.report`. Displays with a flame graph,
-        and with a heat map of all samples (`heatmap=True`) or of a symbol's share. `inline`: see
-        `with_lines()`."""
+        """Overhead by any of comm pid tid cpu dso symbol mode machine vcpu event srcline and, of
+        guests, guest_comm guest_pid, self and with children; `options` are those of
+        `profile.report.report`. Displays with a flame graph, and with a heat map of all samples
+        (`heatmap=True`) or of a symbol's share. `inline`: see `with_lines()`."""
         from kvmperf_magic.profile.report import report
         from kvmperf_magic.reportview import ReportView
 
