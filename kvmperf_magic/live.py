@@ -35,6 +35,7 @@ from kvmperf_magic.sampler.options import SamplerOptions
 from kvmperf_magic.sampler.process import SamplerProcess
 from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.symbols.options import SymbolOptions
+from kvmperf_magic.table import Table
 
 if TYPE_CHECKING:
     from kvmperf_magic.decoding import Decoded
@@ -116,6 +117,16 @@ class Top(LiveView):
     def guest_symbols(self) -> list[GuestSymbols]:
         """What was found of guests' kernels so far, the newest last."""
         return self._naming.guest_symbols
+
+    @property
+    def symbols(self) -> Table:
+        """Where the names of each DSO met so far come from: dso, source, symbols, note."""
+        return self._naming.symbols
+
+    @property
+    def warnings(self) -> list[str]:
+        """What stands in the way of names, one line each."""
+        return self._naming.warnings
 
     def wait(self, seconds: float) -> bool:
         """Whether it has ended, after so many seconds at most."""

@@ -7,6 +7,7 @@ compilers and the host's modules are looked at again with every refresh.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,9 +23,11 @@ from kvmperf_magic.guests.tasks import TaskLooks, TaskSampler
 from kvmperf_magic.history import History
 from kvmperf_magic.perfdata.samples import SampleColumns
 from kvmperf_magic.symbols.guestsymbols import GuestSymbols
+from kvmperf_magic.symbols.jitdump import Dumps
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.spaces import AddressSpaces
-from kvmperf_magic.symbols.symbolizer import Symbolizer
+from kvmperf_magic.symbols.symbolizer import NO_SOURCES, Symbolizer
+from kvmperf_magic.table import Table
 
 if TYPE_CHECKING:
     from kvmperf_magic.decoding import Decoded
@@ -57,6 +60,9 @@ class LiveNames:
         self._named_size = -1
         self._spaces: AddressSpaces | None = None
         self._symbolizer: Symbolizer | None = None
+        # samples are of now: what a place held before does not matter, whatever their clock
+        self._dumps = Dumps(timed=False)
+        self._lock = threading.Lock()
         self._tasks = TaskSampler(_sampled(known)) if into_guests else None
         self._first = 0  # the first sample's time
         self._ahead = 0  # of CLOCK_MONOTONIC_RAW is perf's clock, ns
@@ -77,6 +83,22 @@ class LiveNames:
 
     def decoded(self, samples: SampleColumns | None) -> Decoded | None:
         """These samples, named by what is known now."""
+        with self._lock:
+            return self._decoded(samples)
+
+    @property
+    def symbols(self) -> Table:
+        """Where the names of each DSO met so far come from: dso, source, symbols, note."""
+        with self._lock:
+            return self._symbolizer.sources if self._symbolizer else NO_SOURCES
+
+    @property
+    def warnings(self) -> list[str]:
+        """What stands in the way of names, one line each."""
+        with self._lock:
+            return self._symbolizer.warnings if self._symbolizer else []
+
+    def _decoded(self, samples: SampleColumns | None) -> Decoded | None:
         history = self._history
         if self._named_size != history.sideband_size or time.monotonic() >= self._machines_due:
             self._named_size = history.sideband_size
@@ -85,6 +107,7 @@ class LiveNames:
             return None
         assert self._symbolizer is not None
         assert self._spaces is not None
+        self._symbolizer.refresh(self._dumps.jits(alive=True))
         named = decode(
             samples,
             history.sideband,
@@ -129,9 +152,10 @@ class LiveNames:
         sideband = self._history.sideband
         names = {m.pid: m.name for m in self.machines if m.kind == "guest"}
         guests = list(self.guest_symbols)
+        self._dumps.follow(sideband.mmap)
         self._spaces = AddressSpaces(sideband.mmap, sideband.comm, sideband.fork)
         if self._symbolizer is not None:
-            self._symbolizer.update(self._spaces, sideband.mmap, names, guests)
+            self._symbolizer.update(self._spaces, sideband.mmap, names, guests, sideband.ksymbol)
             return
         self._symbolizer = Symbolizer(
             self._spaces,
@@ -142,6 +166,7 @@ class LiveNames:
             os_release=os.uname().release,
             vm_names=names,
             guest_symbols=guests,
+            ksymbols=sideband.ksymbol,
         )
 
 

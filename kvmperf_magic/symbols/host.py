@@ -17,6 +17,8 @@ from kvmperf_magic.symbols.kernel import (
     KernelSymbols,
     dso_numbers,
     host_symbols,
+    is_of_now,
+    loaded_modules,
     vmlinux,
 )
 from kvmperf_magic.symbols.lines import Lines, Located
@@ -61,12 +63,29 @@ class HostKernel:
         self._directory = kernel_directory
         self._lines: dict[str, tuple[Lines, int] | None] = {}
         self._parts: dict[str, tuple[NamedTable | None, KernelSymbols]] = {}
+        self._loaded = b""
+
+    def update(self, ksymbols: Table | None) -> None:
+        """Go on with more KSYMBOL records of the same recording."""
+        if ksymbols is not None and len(ksymbols) != len(self._ksymbols or ()):
+            self._parts.pop(BPF, None)
+        self._ksymbols = ksymbols
+
+    def refresh(self) -> None:
+        """Read the running kernel's list again if modules came or went since it was read."""
+        if "symbols" not in self.__dict__ or not is_of_now(self.symbols):
+            return
+        if loaded_modules() != self._loaded:
+            for name in ("symbols", "_image"):
+                self.__dict__.pop(name, None)
+            self._parts = {BPF: self._parts[BPF]} if BPF in self._parts else {}
 
     @cached_property
     def symbols(self) -> KernelSymbols:
         """The image's symbols, and those of modules that came with them."""
         kept = self._kept("")
         named = self._options.kallsyms is not None or self._options.vmlinux is not None
+        self._loaded = loaded_modules()
         if kept is not None and not named:
             return kept
         found = host_symbols(

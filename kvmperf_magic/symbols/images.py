@@ -71,6 +71,15 @@ class Images:
         self._lines: dict[str, Lines] = {}
         self._generations: dict[tuple[int, int], NamedTable] = {}
 
+    def follow(self, jits: Mapping[int, Jit]) -> None:
+        """JIT compilers have gone on."""
+        self._generations = {
+            key: named
+            for key, named in self._generations.items()
+            if jits.get(key[0]) is self._jits.get(key[0])
+        }
+        self._jits = jits
+
     def update(self, spaces: AddressSpaces, mmap: Table) -> None:
         """Go on with more records of the same recording."""
         self._spaces = spaces
