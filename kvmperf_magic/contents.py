@@ -103,15 +103,18 @@ class Contents:
         callers are met when stacks are first asked for."""
         return self._source.said.sources
 
-    def save(self, path: str | Path, name: str | None = None) -> None:
+    def save(self, path: str | Path, name: str | None = None, *, lines: bool | None = None) -> None:
         """Write the whole recording with all that names it, but no content of any file, so that
         it reads the same where none of its binaries are.
 
         A name that ends in `.kvmperf` gets one compressed file for `open()`; any other a perf.data,
         which perf reads, too. `name` is what titles call it then, as now where it is not given.
-        Raises FileError where it cannot be written.
+        `lines`: also the source lines and inlined functions of what was sampled; they are kept
+        unasked where a report or picture had them before, else looking them up may take a while.
+        Raises FileError where it cannot be written, LibraryError where lines need symbolic (extra
+        `dwarf`).
         """
-        carried, file = self._source.carried(), self._source.file
+        carried, file = self._source.carried(lines), self._source.file
         if Path(path).name.endswith(SUFFIX):
             write_pieces(path, file.packed(name or self.name, carried))
         else:

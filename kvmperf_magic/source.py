@@ -153,17 +153,24 @@ class Source:
             return self.file.samples.chains
         return Chains.of(offsets, words)
 
-    def carried(self) -> bytes:
-        """All that names this recording's samples and stacks, as it can carry it."""
+    def carried(self, lines: bool | None = None) -> bytes:
+        """All that names this recording's samples and stacks, as it can carry it, with their source
+        lines; None: with those that are known already."""
         if self._remembered is not None:
             # what was kept is names alone: find out again where they come from
-            return Source(self.file, self.options).carried()
+            wanted = True if lines is None and self._lined else lines
+            return Source(self.file, self.options).carried(wanted)
         _ = self.decoded.profile.stacked
+        if lines and not self._lined:
+            self.lined(False)
+        tables = self.symbolizer.kept()
+        if lines is False:
+            tables = [replace(one, lines=None) for one in tables]
         own, chains = self.file.samples.chains, self.chains
         made = chains is not own
         return kept.encode(
             Keeping(
-                self.symbolizer.kept(),
+                tables,
                 self.symbolizer.contained,
                 chains.compact() if made else None,
                 tuple(self._stack_warnings) if made else (),

@@ -19,6 +19,7 @@ from kvmperf_magic.symbols import kallsyms
 from kvmperf_magic.symbols.elf import ElfImage, Segments
 from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.symbols.kept import KERNEL, PROGRAM, Keeping, Kept
+from kvmperf_magic.symbols.keptlines import KeptLines
 from kvmperf_magic.symbols.kernel import (
     GUEST_IMAGE,
     KernelMaps,
@@ -130,7 +131,10 @@ class Guest:
         if self._elf is not None:
             segments, named, path, count = self._elf
             told = ("", "", named.asked_for(), path, "", count)
-            yield Kept(self.pid, PROGRAM, *told, segments=segments, boot=self._boot)
+            lines = self._kept_program.lines if self._kept_program else None
+            if self._lines is not None:
+                lines = KeptLines.of(self._lines.known)
+            yield Kept(self.pid, PROGRAM, *told, segments=segments, boot=self._boot, lines=lines)
 
     @property
     def _nothing(self) -> KernelSymbols:
@@ -250,7 +254,11 @@ class Guest:
 
     def locate(self, address: NDArray[np.uint64], located: Located) -> None:
         """The source lines of what runs the guest's own program."""
-        if self._elf is not None and self._kept_program is None:
+        kept = self._kept_program
+        if kept is not None:
+            if kept.lines is not None:
+                located.put(np.arange(len(address)), kept.lines, address)
+        elif self._elf is not None:
             segments, _, path, _ = self._elf
             rows = np.flatnonzero(segments.runs(address))
             if self._lines is None:
