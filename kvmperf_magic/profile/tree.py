@@ -157,9 +157,12 @@ def _auto_labels(profile: Profile) -> tuple[NDArray[np.int64], list[tuple[str, .
         np.where(guest, codes_of(profile.machine), 0),
         np.where(guest, profile.vcpu, 0),
         np.where(guest, profile.mode, 0),
-        np.where(guest, codes_of(profile.guest_comm), 0),
-        np.where(guest & (profile.guest_pid >= 0), 1 + (profile.guest_sure == 1), 0),
     ]
+    if profile.tasks_later is not None:
+        columns += [
+            np.where(guest, codes_of(profile.guest_comm), 0),
+            np.where(guest & (profile.guest_pid >= 0), 1 + (profile.guest_sure == 1), 0),
+        ]
     groups = group_rows([c.astype(np.int64) for c in columns], len(profile))
     labels: list[tuple[str, ...]] = []
     for row in groups.row.tolist():

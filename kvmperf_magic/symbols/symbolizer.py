@@ -199,10 +199,7 @@ class Symbolizer:
         """Where the names of each DSO met so far come from: dso, source, symbols, note."""
         rows = list(self._host.sources())
         for guest in self._guests.values():
-            kernel = guest.kernel
-            rows.append((f"{guest.name} kernel", kernel.source, kernel.size, kernel.note))
-            if guest.elf_source is not None:
-                rows.append((f"{guest.name} user", guest.elf_source[0], guest.elf_source[1], ""))
+            rows += guest.sources()
         rows += self._images.sources()
         return _sources(rows)
 

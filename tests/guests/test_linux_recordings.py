@@ -118,9 +118,16 @@ def test_a_recording_names_its_guests_kernels(
     )
     assert source["source"].startswith("guest memory: kallsyms tables")
     assert source["symbols"] == len(told)
+    said = {row["dso"]: row for row in opened.symbols.rows()}
+    for module in set(modules) - {"[guest.kernel.kallsyms]"}:
+        row = said[f"{linux_guest.suite} {module}"]
+        assert row["source"] == source["source"]
+        assert row["symbols"] == told.modules.values().tolist().count(module[1:-1])
 
     without = kvm.open(path, guest_symbols="none")
     assert set(without.filter(modes="guest-kernel").samples["symbol"]) == {"[unknown]"}
+    said = {row["dso"]: row["note"] for row in without.symbols.rows()}
+    assert "no symbols for its kernel" in said[f"{linux_guest.suite} kernel"]
 
 
 def test_reports_are_by_the_processes_of_a_guest(
@@ -178,6 +185,9 @@ def test_symbols_that_cannot_hold_the_addresses_are_refused(
     samples = opened.filter(modes="guest-kernel").samples
     assert set(samples["symbol"]) == {"[unknown]"}
     assert any("is not the kernel of bookworm as it was sampled" in w for w in opened.warnings)
+    said = {row["dso"]: row for row in opened.symbols.rows()}["bookworm kernel"]
+    assert (said["source"], said["symbols"]) == ("", 0)
+    assert "is not the kernel of bookworm as it was sampled" in said["note"]
 
 
 @pytest.mark.perf
@@ -220,6 +230,12 @@ def test_the_micro_guest_is_named_by_its_elf_and_said_to_be_no_linux(tmp_path: P
     assert unnamed <= 0.01 * samples["period"].sum()
     assert set(plain.filter(modes="guest").samples["symbol"]) == {"[unknown]"}
     assert plain.warnings
+    said = {
+        row["dso"]: row for one in (plain, named) for row in one.symbols.rows() if row["source"]
+    }
+    assert said["tiny user"]["source"] == str(guest_elf())
+    (why,) = (row["note"] for row in plain.symbols.rows() if row["dso"] == "tiny user")
+    assert "no symbols for its user code" in why
 
 
 def test_a_live_view_keeps_the_symbols_of_its_guests(

@@ -69,6 +69,9 @@ def test_it_shows_a_change_of_the_guest_within_two_seconds_while_others_compute(
             assert COPY in top.table["symbol"]
             until(lambda: first(top) == COPY, 3)
             assert "PerfTop:" in top.headline
+            said = {row["dso"]: row for row in top.symbols.rows()}
+            assert said["shifting user"]["source"] == str(demo.guest_elf())
+            assert said["shifting user"]["symbols"] > 10
             assert "1000Hz cpu-clock" in top.headline or "1000Hz cycles" in top.headline
         finally:
             top.stop()
