@@ -12,6 +12,7 @@ from kvmperf_magic.files import written
 from kvmperf_magic.flamegraphs import flamegraph
 from kvmperf_magic.frontend import in_notebook
 from kvmperf_magic.modes import MODES
+from kvmperf_magic.profile.report import SURE
 from kvmperf_magic.table import Table
 from kvmperf_magic.views import Lines, TableAnswer
 
@@ -111,7 +112,9 @@ class ReportView(TableAnswer):
 
         if self.heatmap is None:
             live = self.dashboard.live(self.flamegraph)
-            for part in (*self._said(), live, Beside(self.report, live.beside)):
+            # how sure guests' processes are is told by the report alone
+            told = self.report if SURE in self.table else Beside(self.report, live.beside)
+            for part in (*self._said(), live, told):
                 display(part)
             return
         display(self.heatmap.explore())
