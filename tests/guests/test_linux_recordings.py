@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from linuxguest import LinuxGuest
 from numpy.typing import NDArray
 
@@ -131,11 +132,11 @@ def test_a_recording_names_its_guests_kernels(
 
 
 def test_reports_are_by_the_processes_of_a_guest(
-    linux_guest: LinuxGuest, recording: Recording, tmp_path: Path
+    linux_guest: LinuxGuest, recording: Recording, tmp_path: Path, shell: InteractiveShell
 ) -> None:
     """By what the guest says: a CPU's idle task runs there only, the ticker has its number."""
     path = tmp_path / "perf.data"
-    addresses = np.tile(functions(kallsyms.parse(linux_guest.kallsyms())), 100)
+    addresses = np.tile(functions(kallsyms.parse(linux_guest.kallsyms())), 1000)
     threads = [vcpu.tid for vcpu in sorted(find_vm(linux_guest.pid).vcpus, key=lambda v: v.id)]
     in_guest_kernel(Path(recording.path), path, linux_guest.pid, addresses, threads)
     opened = kvm.open(path)
@@ -151,6 +152,13 @@ def test_reports_are_by_the_processes_of_a_guest(
     assert (guest.filter(guest_comm="^ticker$").samples["guest_pid"] == linux_guest.ticker()).all()
     assert len(guest.filter(guest_pid=linux_guest.ticker())) == int(ticking.sum())
 
+    options = f"--modes guest-kernel --guest-pid {linux_guest.ticker()} --guest-comm ^tick"
+    shown = shell.run_line_magic(
+        "kvm_report", f"{path} --no-cache {options} --sort guest_comm,mode"
+    )
+    assert shown.table["guest_comm"].tolist() == ["ticker"]
+    assert shown.table["samples"].sum() == ticking.sum()
+
     report = guest.report(sort=("guest_comm", "guest_pid"))
     for row in report.table.rows():
         mine = (samples["guest_comm"] == row["guest_comm"]) & (
@@ -164,9 +172,13 @@ def test_reports_are_by_the_processes_of_a_guest(
     tree = build_tree(guest.profile)
     names = tree.name.values()
     way = [(names[node], names[parent]) for node, parent in enumerate(tree.parent.tolist())]
-    assert {("swapper/0", "vCPU 0"), ("swapper/1", "vCPU 1"), ("[guest kernel]", "ticker")} <= set(
-        way
-    )
+    seen = samples["guest_pid"] >= 0
+    columns = (samples[name][seen] for name in ("guest_comm", "guest_sure", "vcpu"))
+    ran = {
+        (comm if sure == 1 else f"{comm} ?", f"vCPU {vcpu}")
+        for comm, sure, vcpu in zip(*columns, strict=True)
+    }
+    assert {pair for pair in way if pair[1].startswith("vCPU") and pair[0][0] != "["} == ran
 
     saved = tmp_path / "there.kvmperf"
     opened.save(saved)

@@ -122,22 +122,25 @@ def _paths(tree: CallTree) -> dict[tuple[tuple[str, str], ...], float]:
     return {way[i]: tree.self[i] for i in np.flatnonzero(tree.samples)}
 
 
+def labels_of(sample: Sample) -> list[str]:
+    """What stands above its frames."""
+    mode = sample.frames[-1][2]
+    if mode not in GUEST_MODES:
+        return [sample.comm]
+    vcpu = f"vCPU {sample.vcpu}" if sample.vcpu >= 0 else "vCPU ?"
+    ran = [sample.guest_comm or "[no name]"] if sample.guest_pid >= 0 else []
+    ran = [name if sample.guest_sure == 1 else f"{name} ?" for name in ran]
+    return [sample.machine, vcpu, *ran, f"[{mode.replace('-', ' ')}]"]
+
+
 @given(profiles, st.sampled_from(["caller", "callee"]))
 def test_tree_holds_every_path_once(drawn: list[Sample], order: str) -> None:
     wanted: Counter[tuple[tuple[str, str], ...]] = Counter()
     for sample in drawn:
         guest = sample.frames[-1][2] in GUEST_MODES
-        if guest:
-            vcpu = f"vCPU {sample.vcpu}" if sample.vcpu >= 0 else "vCPU ?"
-            mode = sample.frames[-1][2].replace("-", " ")
-            ran = [sample.guest_comm or "[no name]"] if sample.guest_pid >= 0 else []
-            ran = [name if sample.guest_sure == 1 else f"{name} ?" for name in ran]
-            labels = [sample.machine, vcpu, *ran, f"[{mode}]"]
-        else:
-            labels = [sample.comm]
         # DSOs are told apart too, but one DSO a name keeps this oracle short
         shown = [f for f in sample.frames if not guest or f[2] not in HOST_MODES]
-        path = [*((label, "") for label in labels), *((f[0], f[2]) for f in shown)]
+        path = [*((label, "") for label in labels_of(sample)), *((f[0], f[2]) for f in shown)]
         wanted[tuple(path if order == "caller" else path[::-1])] += sample.period
     one_dso = [
         Sample(**{**s.__dict__, "frames": [(f[0], "x", f[2]) for f in s.frames]}) for s in drawn
