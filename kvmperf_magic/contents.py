@@ -185,7 +185,7 @@ class Contents:
             "machine": p.machine,
             "vcpu": p.vcpu,
         }
-        if self._source.guest_tasks:
+        if p.tasks_later is not None:
             names = (*GUEST_KEYS, SURE)
             columns |= {name: partial(getattr, p, name) for name in names}
         if self._tracepoint:

@@ -66,15 +66,13 @@ class Decoded:
         profile, addresses = lined(self.profile, self.addresses, self._locate, inline=inline)
         return Decoded(profile, self.machine_pid, lambda: addresses)
 
-    def with_tasks(self, looks: Sequence[TaskLooks]) -> Decoded:
-        """The same with the processes that these looks saw on guests' CPUs."""
+    def with_tasks(self, looks: Callable[[], Sequence[TaskLooks]]) -> Decoded:
+        """The same with the processes that looks saw on guests' CPUs: asked for when they are."""
         whole, machine_pid = self.profile, self.machine_pid
-        if not looks:
-            return self
 
         def later() -> GuestTasks:
             machine = np.where(is_guest(whole.mode), machine_pid, 0)
-            return tasks_of(looks, whole.time, machine, whole.vcpu)
+            return tasks_of(looks(), whole.time, machine, whole.vcpu)
 
         profile = replace(whole, tasks_later=later)
         return Decoded(profile, machine_pid, self._later, self._locate)

@@ -116,22 +116,25 @@ class LiveNames:
             self._spaces,
             self._symbolizer,
         )
-        return named.with_tasks(self._looks_for(samples))
+        if self._tasks is None:
+            return named
+        looks = self._looks_for(self._tasks, samples)
+        return named.with_tasks(lambda: looks)
 
     def looks(self) -> list[TaskLooks]:
         """What guests' CPUs were seen running, as long as samples are kept; by perf's clock."""
         return self._seen(0)
 
-    def _looks_for(self, samples: SampleColumns) -> list[TaskLooks]:
+    def _looks_for(self, tasks: TaskSampler, samples: SampleColumns) -> list[TaskLooks]:
         """Those that can tell of these samples."""
-        if self._tasks is None or not len(samples.time):
+        if not len(samples.time):
             return []
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
         first, last = int(samples.time.min()), int(samples.time.max())
         self._first = self._first or first
         self._ahead = ahead(self._began, now, self._first, last)
-        self._tasks.forget(now - int(self._history.seconds * 1e9))
-        return self._seen(first - int(self._tasks.reach * 1e9))
+        tasks.forget(now - int(self._history.seconds * 1e9))
+        return self._seen(first - int(tasks.reach * 1e9))
 
     def _seen(self, since: int) -> list[TaskLooks]:
         found = [] if self._tasks is None else self._tasks.looks(max(0, since - self._ahead))

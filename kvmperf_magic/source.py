@@ -186,18 +186,25 @@ class Source:
     @cached_property
     def decoded(self) -> Decoded:
         if self._remembered is not None:
-            return self._remembered.decoded.with_tasks(self.guest_tasks)
+            # whether there are any is remembered, too: to see, the whole file would be read
+            found = self._remembered.decoded
+            return found.with_tasks(lambda: self.guest_tasks) if self._remembered.tasks else found
         start = clock.perf_counter()
-        decoded = self._decode()
+        decoded = self._watched()
         if self._memory and clock.perf_counter() - start > _WORTH_KEEPING:
-            decoded = self._memory.keep(decoded)
-        return decoded.with_tasks(self.guest_tasks)
+            return self._memory.keep(decoded)
+        return decoded
+
+    def _watched(self) -> Decoded:
+        """Decoded now, with what guests' CPUs were seen running."""
+        decoded = self._decode()
+        return decoded.with_tasks(lambda: self.guest_tasks) if self.guest_tasks else decoded
 
     def lined(self, inline: bool) -> Decoded:
         """`decoded` with source lines, and with inlined functions as frames if `inline`."""
         if inline not in self._lined:
-            fresh = self._decode() if self._remembered is not None else self.decoded
-            self._lined[inline] = fresh.with_tasks(self.guest_tasks).lined(inline=inline)
+            fresh = self._watched() if self._remembered is not None else self.decoded
+            self._lined[inline] = fresh.lined(inline=inline)
         return self._lined[inline]
 
     @property
