@@ -31,7 +31,7 @@ from kvmperf_magic.stacks import Addresses
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.table import Categorical, Column, Table
 
-_FORMAT = 3  # changes with what is kept, and with how it is worked out
+_FORMAT = 4  # changes with what is kept, and with how it is worked out
 _NUMBERS = ("time", "period", "mode", "ip", "pid", "tid", "cpu", "vcpu")
 _STRINGS = ("event", "comm", "symbol", "dso", "machine")
 _SOURCES = ("dso", "source", "symbols", "note")
@@ -110,6 +110,7 @@ class Memory:
         meta: Meta = {
             **self._told(),
             "unit": profile.unit,
+            "tasks": profile.tasks_later is not None,
             "strings": {name: getattr(profile, name).categories for name in _STRINGS},
         }
         arrays = {name: getattr(profile, name) for name in _NUMBERS}
@@ -136,7 +137,7 @@ class Memory:
         columns |= {name: Categorical(arrays[name], meta["strings"][name]) for name in _STRINGS}
         profile = Profile(**columns, stacked_later=lambda: kept.both()[0], unit=meta["unit"])
         decoded = Decoded(profile, arrays["machine_pid"], lambda: kept.both()[1])
-        return Remembered(decoded, kept.said)
+        return Remembered(decoded, kept.said, bool(meta["tasks"]))
 
     def keep_stacks(self, stacked: Stacked, addresses: Addresses) -> None:
         """Write the stacks of the samples whose names were kept."""
@@ -200,10 +201,12 @@ class Memory:
 
 @dataclass(frozen=True)
 class Remembered:
-    """What a cache held: the samples with their names; `said` as a first opening would say it."""
+    """What a cache held: the samples with their names; `said` as a first opening would say it;
+    whether the recording has `tasks`, which are not in the cache."""
 
     decoded: Decoded
     said: Callable[[], Said]
+    tasks: bool
 
 
 class _KeptStacks:
