@@ -6,6 +6,7 @@ one row (scripts/kallsyms.c: write_src()), each at a multiple of 8:
     before 6.4:  offsets, relative_base, num_syms, names, markers, token_table, token_index
     (or, without relative base: addresses, num_syms, names ...)
     since then:  num_syms, names, markers, token_table, token_index, offsets, relative_base
+    7.x:         the same at multiples of 4, without relative_base: offsets from their own places
 
 with one more, seqs_of_names, behind the markers in some. The token table holds every digit as a
 token of its own, one after the other: from there the other tables are found and checked.
@@ -40,15 +41,21 @@ _OVERLAP = 4096
 _GROUP = 256  # names a marker
 _LONGEST = 200  # bytes of a name as it is stored; real ones have less than 130
 _BEFORE_TOKENS = 4 << 20  # markers and what may lie between them and the tokens
+_LARGEST_IMAGE = 1 << 30  # arch/x86/include/asm/page_64_types.h: KERNEL_IMAGE_SIZE
 _LOWEST, _HIGHEST = 0xFFFFFFFF00000000, 0xFFFFFFFFFFFFFFFF
 
 
 @dataclass(frozen=True)
 class Told:
-    """A kernel's symbols, and in words how its tables were found."""
+    """A kernel's symbols, and in words how its tables were found.
+
+    Addresses that count `from_place` are as the reader has the tables: where it reads other
+    addresses than the kernel's own, they are to be shifted.
+    """
 
     symbols: Listing
     how: str
+    from_place: bool = False
 
 
 def by_vmcoreinfo(info: Vmcoreinfo, read: Reader) -> Told | None:
@@ -92,7 +99,7 @@ def by_shape(start: int, end: int, read: Reader) -> Told | None:
     for digits in _digits(start, end, read):
         found = _around(digits, read)
         if found is not None:
-            return Told(found, "kallsyms tables, by their shape")
+            return Told(found[0], "kallsyms tables, by their shape", found[1])
     return None
 
 
@@ -123,8 +130,8 @@ def _as_far(at: int, size: int, read: Reader) -> bytes:
     return read(at, good) if good else b""
 
 
-def _around(digits: int, read: Reader) -> Listing | None:
-    """The tables around the ten digit tokens, if they are consistent."""
+def _around(digits: int, read: Reader) -> tuple[Listing, bool] | None:
+    """The tables around the ten digit tokens, if they are consistent; whether from their place."""
     rest = read(digits, 8192)
     tail = np.flatnonzero(np.frombuffer(rest, np.uint8) == 0)
     if len(tail) < 256 - _ZERO:
@@ -140,7 +147,9 @@ def _around(digits: int, read: Reader) -> Listing | None:
     return None
 
 
-def _names_before(table_at: int, behind: int, tokens: Tokens, read: Reader) -> Listing | None:
+def _names_before(
+    table_at: int, behind: int, tokens: Tokens, read: Reader
+) -> tuple[Listing, bool] | None:
     """Markers and names in front of the token table, then the addresses."""
     for width in (4, 8):  # 8 before 5.0
         markers_at, markers = _markers(table_at, width, read)
@@ -150,7 +159,10 @@ def _names_before(table_at: int, behind: int, tokens: Tokens, read: Reader) -> L
                 if decoded is None:
                     continue
                 for addresses in _addresses(count_at, behind, count, read):
-                    return listing(*decoded, addresses)
+                    return listing(*decoded, addresses), False
+                offsets = np.frombuffer(read(behind, count * 4), np.int32)
+                if len(offsets) == count and _from_place(offsets):
+                    return listing(*decoded, decode_offsets(offsets, None, behind)), True
     return None
 
 
@@ -234,3 +246,10 @@ def _ascending(address: NDArray[np.uint64]) -> bool:
     """Symbols are sorted; nearly all lie in the image, per-CPU ones at its beginning."""
     inside = (address >= np.uint64(_LOWEST)) & (address < np.uint64(_HIGHEST))
     return bool((address[1:] >= address[:-1]).all() and inside.mean() > 0.5)
+
+
+def _from_place(offsets: NDArray[np.int32]) -> bool:
+    """Whether these can count from their own places: symbols are sorted then, and no two of them
+    are further apart than an image is large."""
+    far = offsets.astype(np.int64) + np.arange(len(offsets)) * 4
+    return bool((far[1:] >= far[:-1]).all() and 0 < far[-1] - far[0] < _LARGEST_IMAGE)

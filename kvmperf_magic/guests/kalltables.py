@@ -8,6 +8,7 @@ rest below a base; or, without a base, from the place of the offset itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,3 +130,16 @@ def listing(
         length[rows] - 1,
         Categorical.constant("", len(rows)),
     )
+
+
+def addresses_of(symbols: Listing, names: Iterable[str]) -> dict[str, int]:
+    """Where the first symbol of each of these names is; nothing of those that there are none of."""
+    text = np.frombuffer(symbols.strings, np.uint8)
+    found = {}
+    for name in names:
+        rows = np.flatnonzero(symbols.name_length == len(name))
+        for i, byte in enumerate(name.encode()):
+            rows = rows[text[symbols.name_at[rows] + i] == byte]
+        if len(rows):
+            found[name] = int(symbols.address[rows[0]])
+    return found

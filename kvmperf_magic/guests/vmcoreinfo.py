@@ -17,8 +17,9 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from kvmperf_magic.guests.memory import HOLES
-from kvmperf_magic.guests.vmmmemory import PAGE, Mapping, VmmMemory
+from kvmperf_magic.guests.linux import IMAGE, Boot
+from kvmperf_magic.guests.memory import HOLES, Access
+from kvmperf_magic.guests.vmmmemory import PAGE, Mapping
 from kvmperf_magic.parallel import blocks
 
 _BEGIN = b"OSRELEASE="
@@ -28,7 +29,6 @@ _NOTE_HEADER = 12
 _LOOKED_AT = _NOTE_HEADER + len(_NOTE)
 _PIECE = 64 << 20  # bytes between looks at the clock
 _LINE = re.compile(r"([A-Z_-]+(?:\([\w.]+\))?)=(.*)")
-_IMAGE = 0xFFFFFFFF80000000  # __START_KERNEL_map
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,21 @@ class Vmcoreinfo:
     @property
     def is_x86(self) -> bool:
         """Whether it tells what is needed to find an x86-64 kernel's image."""
-        return self.number("phys_base") is not None and (self.symbol("_stext") or 0) > _IMAGE
+        return self.number("phys_base") is not None and (self.symbol("_stext") or 0) > IMAGE
 
-    def image_physical(self, virtual: int) -> int:
-        """The physical address of something in the kernel's image, which lies in one piece."""
-        return (virtual - _IMAGE + (self.number("phys_base") or 0)) % 2**64
+    def boot(self) -> Boot:
+        """What it tells of this boot of the kernel (x86-64's, see `is_x86`)."""
+        return Boot(
+            self.release,
+            self.build_id,
+            self.number("phys_base") or 0,
+            self.symbol("_stext") or 0,
+            self.symbol("init_top_pgt") or self.symbol("swapper_pg_dir") or 0,
+            bool(self.number("pgtable_l5_enabled")),
+            self.number("sme_mask") or 0,
+            self.host,
+            self.page,
+        )
 
 
 class Search:
@@ -84,7 +94,7 @@ class Search:
 
     def __init__(
         self,
-        vmm: VmmMemory,
+        vmm: Access,
         mappings: Sequence[Mapping],
         seconds: float,
         progress: Callable[[int, int], None] | None = None,
@@ -143,7 +153,7 @@ def _parts(mapping: Mapping) -> list[tuple[int, int, int]]:
     return found
 
 
-def _heads(vmm: VmmMemory, pages: NDArray[np.uint64], rows: slice) -> NDArray[np.uint8]:
+def _heads(vmm: Access, pages: NDArray[np.uint64], rows: slice) -> NDArray[np.uint8]:
     return vmm.gather(pages[rows], _LOOKED_AT)
 
 

@@ -47,6 +47,9 @@ class VmmMemory:
     """One process. Raises NotPermittedError where it may not be looked into, TargetError where
     it has ended."""
 
+    physical = False
+    cheap = True
+
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._started = self._start_time()
@@ -93,6 +96,13 @@ class VmmMemory:
         """The same, and pages that were swapped out count as well."""
         return np.asarray(self._entries(start, end) & (_PRESENT | _SWAPPED) != 0)
 
+    def exist(self, address: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Of pages here and there: whether each is in memory or swapped out."""
+        entries = b"".join(
+            os.pread(self._pagemap, 8, at // PAGE * 8).ljust(8, b"\0") for at in address.tolist()
+        )
+        return np.asarray(np.frombuffer(entries, np.uint64) & (_PRESENT | _SWAPPED) != 0)
+
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes, fewer where the mapping ends or its pages cannot be read."""
         buffer = np.empty(size, np.uint8)
@@ -118,6 +128,9 @@ class VmmMemory:
             # what stopped it is the piece behind the last whole one: it stays zeros
             at += whole if whole == len(pieces[batch]) else whole + 1
         return rows
+
+    def rest(self) -> None:
+        """Nothing is held meanwhile."""
 
     def _readv(self, buffer: NDArray[np.uint8], pieces: NDArray[np.uint64]) -> int:
         """process_vm_readv() into the whole of `buffer`: bytes read, -1 where none could be."""

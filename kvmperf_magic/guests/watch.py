@@ -15,10 +15,11 @@ from pathlib import Path
 
 from kvmperf_magic.errors import KvmperfError
 from kvmperf_magic.guests.commandline import confidential
-from kvmperf_magic.guests.linux import LinuxKernel, find_kernel
+from kvmperf_magic.guests.finding import find_kernel
+from kvmperf_magic.guests.linux import LinuxKernel
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.guests.process import Process
-from kvmperf_magic.guests.vmmmemory import PAGE, VmmMemory
+from kvmperf_magic.guests.vmmmemory import VmmMemory
 from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 
 # of CPU time after which a kernel that runs has ticked: the slowest tick is 100 a second
@@ -101,7 +102,7 @@ class GuestWatch:
             self._nothing(found.why)
             # it may be starting: looked at again soon, then less and less often
             self._due = now + min(_PATIENCE, max(0.5, (now - self._begun) / 2))
-        elif kernel is None or found.kernel.info.fields != kernel.info.fields:
+        elif kernel is None or not found.kernel.boot.same(kernel.boot):
             self.kernel = found.kernel
             self._begun = self._due = now
             self._newest = found.kernel.newest_module()
@@ -112,7 +113,8 @@ class GuestWatch:
     def _goes_on(self, kernel: LinuxKernel) -> bool:
         """Whether this kernel still is the one that runs, as far as can be told at once."""
         assert self._vmm is not None
-        if self._vmm.read(kernel.info.host, PAGE) != kernel.info.page:
+        boot = kernel.boot
+        if self._vmm.read(boot.mark_at, len(boot.mark)) != boot.mark:
             return False
         _, uptime = kernel.clock()
         before = self._seen
@@ -136,7 +138,7 @@ class GuestWatch:
             f"guest memory: {kernel.how}",
             note,
             kernel.release,
-            kernel.info.build_id,
+            kernel.boot.build_id,
             self._booted_at(kernel),
         )
 

@@ -17,7 +17,8 @@ from linuxguest import LinuxGuest
 
 from kvmperf_magic.demo import MicroGuest
 from kvmperf_magic.guests.discovery import find_vm
-from kvmperf_magic.guests.linux import Found, LinuxKernel, find_kernel
+from kvmperf_magic.guests.finding import Found, find_kernel
+from kvmperf_magic.guests.linux import LinuxKernel
 from kvmperf_magic.guests.modules import joined
 from kvmperf_magic.guests.vmmmemory import VmmMemory
 from kvmperf_magic.guests.watch import GuestWatch
