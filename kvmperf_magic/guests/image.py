@@ -34,7 +34,7 @@ _BEGIN = b"%s version %s ("  # linux_proc_banner
 _BANNER = re.compile(rb"Linux version (\d[^ \0]{1,100}) \([^\n\0]")  # linux_banner
 _BATCH = 256  # pages looked at in one go
 _LARGEST = 64 << 20  # of the read-only data
-_CHUNK = 4 << 20
+_CHUNK = 1 << 20
 _TOPS = ("init_top_pgt", "init_level4_pgt", "swapper_pg_dir")  # the second before 4.13
 
 

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_magic.guests.kalltables import (
+    GROUP,
     MOST_SYMBOLS,
     Tokens,
     decode_names,
@@ -36,11 +38,10 @@ _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 _ZERO = ord("0")
 _MOST_NAMES = 64 << 20
 _TOKENS = 1 << 16  # as far as 16-bit indices reach
-_CHUNK = 8 << 20
+_CHUNK = 2 << 20
 _OVERLAP = 4096
-_GROUP = 256  # names a marker
 _LONGEST = 200  # bytes of a name as it is stored; real ones have less than 130
-_BEFORE_TOKENS = 4 << 20  # markers and what may lie between them and the tokens
+_BEFORE_TOKENS = (1 << 20, 4 << 20)  # markers and what may lie between them and the tokens
 _LARGEST_IMAGE = 1 << 30  # arch/x86/include/asm/page_64_types.h: KERNEL_IMAGE_SIZE
 _LOWEST, _HIGHEST = 0xFFFFFFFF00000000, 0xFFFFFFFFFFFFFFFF
 
@@ -151,8 +152,9 @@ def _names_before(
     table_at: int, behind: int, tokens: Tokens, read: Reader
 ) -> tuple[Listing, bool] | None:
     """Markers and names in front of the token table, then the addresses."""
-    for width in (4, 8):  # 8 before 5.0
-        markers_at, markers = _markers(table_at, width, read)
+    # markers have 8 bytes before 5.0
+    for room, width in product(_BEFORE_TOKENS, (4, 8)):
+        markers_at, markers = _markers(table_at, room, width, read)
         for count_at, count in _counts(markers_at, markers, read):
             for names_at in (count_at + 8, count_at + 4):
                 decoded = _names(names_at, markers_at, count, markers, tokens, read)
@@ -166,18 +168,20 @@ def _names_before(
     return None
 
 
-def _markers(table_at: int, width: int, read: Reader) -> tuple[int, NDArray[np.int64]]:
+def _markers(
+    table_at: int, room: int, width: int, read: Reader
+) -> tuple[int, NDArray[np.int64]]:
     """The offsets of every 256th name, and where they are; none where there are none.
 
     They begin with a zero and rise by the size of 256 names, for the longest such way there is.
     """
-    room, data = _BEFORE_TOKENS, b""
+    data = b""
     while room >= 1024 and not data:  # the image may begin nearer than that
         data = read(table_at - room, room)
         room //= 2
     words = np.frombuffer(data, f"<u{width}")
     step = np.diff(words)  # wraps where it falls
-    good = (step >= _GROUP) & (step <= _GROUP * _LONGEST)
+    good = (step >= GROUP) & (step <= GROUP * _LONGEST)
     edges = np.flatnonzero(np.diff(good, prepend=False, append=False)).reshape(-1, 2)
     edges = edges[words[edges[:, 0]] == 0] if len(edges) else edges
     if not len(edges):
@@ -192,9 +196,9 @@ def _counts(markers_at: int, markers: NDArray[np.int64], read: Reader) -> Iterat
     if len(markers) < 2:
         return
     last = markers_at - int(markers[-1])  # where the names would begin with an empty last group
-    lowest = (last - _GROUP * _LONGEST - 24) // 4 * 4
+    lowest = (last - GROUP * _LONGEST - 24) // 4 * 4
     words = np.frombuffer(read(lowest, (last - lowest) // 4 * 4), np.uint32)
-    fits = (words > (len(markers) - 1) * _GROUP) & (words <= len(markers) * _GROUP)
+    fits = (words > (len(markers) - 1) * GROUP) & (words <= len(markers) * GROUP)
     for row in np.flatnonzero(fits)[::-1].tolist():
         yield lowest + row * 4, int(words[row])
 
@@ -210,14 +214,14 @@ def _names(
     """The names, if the groups of them begin where the markers say."""
     data = read(names_at, markers_at - names_at)
     at = 0
-    for _ in range(_GROUP):
+    for _ in range(GROUP):
         if at + 1 >= len(data):
             return None
         length = data[at]
         at += 1 + length if length < 0x80 else 2 + (length & 0x7F | data[at + 1] << 7)
     if at != markers[1]:
         return None
-    return decode_names(data, count, tokens)
+    return decode_names(data, count, tokens, markers)
 
 
 def _addresses(

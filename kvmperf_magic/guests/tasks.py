@@ -174,7 +174,8 @@ class TaskSampler:
 
     def _look(self, pid: int) -> None:
         kernel = self._watched[pid].kernel
-        if kernel is None:  # not found yet, which others see to
+        # not found yet, which others see to; or nothing to be looked at so often
+        if kernel is None or not kernel.memory.vmm.cheap:
             return
         known = self._current.get(pid)
         if known is None or known[0] is not kernel:

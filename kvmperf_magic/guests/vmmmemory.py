@@ -52,7 +52,7 @@ class VmmMemory:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self._started = self._start_time()
+        self._started = start_time(self.pid)
         try:
             self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -64,7 +64,7 @@ class VmmMemory:
 
     def alive(self) -> bool:
         """Whether the process still is the one it was: numbers are given away again."""
-        return self._started != "" and self._start_time() == self._started
+        return self._started != "" and start_time(self.pid) == self._started
 
     def mappings(self) -> list[Mapping]:
         """All mappings by address; pieces of one range that only flags tell apart are one."""
@@ -156,14 +156,6 @@ class VmmMemory:
         found[: len(data) // 8] = np.frombuffer(data, np.uint64, len(data) // 8)
         return found
 
-    def _start_time(self) -> str:
-        """When it started, as proc(5) has it in field 22 of stat."""
-        try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text(errors="replace")
-        except OSError:
-            return ""
-        return stat.rpartition(")")[2].split()[19]
-
     def _refused(self, error: OSError) -> NotPermittedError | TargetError:
         if error.errno in (errno.ESRCH, errno.ENOENT):
             return TargetError(f"process {self.pid} has ended")
@@ -171,6 +163,15 @@ class VmmMemory:
             f"the memory of process {self.pid} cannot be read: {error.strerror}",
             "run as root, or give the right to ptrace it (CAP_SYS_PTRACE)",
         )
+
+
+def start_time(pid: int) -> str:
+    """When a process started, as proc(5) has it in field 22 of stat; "" where it is not there."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
 
 
 def _continues(last: Mapping, one: Mapping) -> bool:

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvmperf_magic.errors import KvmperfError
+from kvmperf_magic.guests.access import open_memory
 from kvmperf_magic.guests.commandline import confidential
 from kvmperf_magic.guests.finding import find_kernel
 from kvmperf_magic.guests.linux import LinuxKernel
 from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.guests.memory import Access
 from kvmperf_magic.guests.process import Process
-from kvmperf_magic.guests.vmmmemory import VmmMemory
 from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 
 # of CPU time after which a kernel that runs has ticked: the slowest tick is 100 a second
@@ -54,7 +55,7 @@ class GuestWatch:
         self._tids = [vcpu.tid for vcpu in machine.vcpus if vcpu.tid]
         self._memory = machine.memory
         self._lock = threading.Lock()
-        self._vmm: VmmMemory | None = None
+        self._vmm: Access | None = None
         self._begun = self._due = time.monotonic()
         self._seen, self._newest = _Seen(), b""
         self.kernel: LinuxKernel | None = None
@@ -68,6 +69,9 @@ class GuestWatch:
                 self._look(progress)
             except KvmperfError as error:
                 self._nothing(str(error))
+            finally:
+                if self._vmm is not None:
+                    self._vmm.rest()
             return self.symbols is not before
 
     def alive(self) -> bool:
@@ -76,7 +80,7 @@ class GuestWatch:
 
     def _look(self, progress: Callable[[int, int], None] | None) -> None:
         if self._vmm is None:
-            self._vmm = VmmMemory(self.pid)
+            self._vmm = open_memory(self.pid, Process(Path("/proc"), self.pid).command)
         if not self._vmm.alive():
             self._nothing(_ENDED)
             return
@@ -135,7 +139,7 @@ class GuestWatch:
             self.pid,
             self.name,
             kernel.table(modules),
-            f"guest memory: {kernel.how}",
+            f"guest memory{'' if kernel.memory.vmm.cheap else ', by its monitor'}: {kernel.how}",
             note,
             kernel.release,
             kernel.boot.build_id,
