@@ -150,6 +150,8 @@ class Top(LiveView):
         said = list(self.process.messages)
         if stats.lost or stats.dropped:
             said.append(f"lost {stats.lost:,} records, dropped {stats.dropped:,} bytes")
+        if self._collector is not None and (searching := self._collector.searching()):
+            said.append(searching)
         if self.error is not None:
             said.append(str(self.error))
         elif self._end.is_set():

@@ -242,7 +242,9 @@ class Recorder:
                     ended = left <= 0 or not self.process.running(timeout=left)
                     stats = self.process.stats()
                     bar.n = min(elapsed, duration or elapsed)
-                    bar.set_postfix_str(f"{stats.bytes / 1e6:.1f} MB, {stats.lost:,} lost")
+                    said = f"{stats.bytes / 1e6:.1f} MB, {stats.lost:,} lost"
+                    searching = self._collector.searching() if self._collector else ""
+                    bar.set_postfix_str(f"{said}, {searching}" if searching else said)
                     if ended:
                         break
         except KeyboardInterrupt:

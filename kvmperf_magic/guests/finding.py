@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvmperf_magic.guests import kallfinder
+from kvmperf_magic.guests.budget import Budget
 from kvmperf_magic.guests.image import images, kernel_of, vmcoreinfo_of
 from kvmperf_magic.guests.linux import LinuxKernel
 from kvmperf_magic.guests.memory import Access, GuestMemory, layouts_of, ram_of
@@ -52,21 +53,20 @@ def find_kernel(
     if not ram:
         return Found(None, "its VMM has no mapping that can be its memory")
     whys: list[str] = []
-    kernel = _running(_by_image(vmm, ram, whys), whys)
+    budget = Budget(_SEARCH_SECONDS, progress)
+    kernel = _running(_by_image(vmm, ram, budget, whys), whys)
     if kernel is not None:
         return Found(kernel)
     nothing = "it runs something else, is still starting, or its memory is encrypted"
     if vmm.cheap:
-        search = Search(vmm, ram, _SEARCH_SECONDS, progress)
+        search = Search(vmm, ram, budget)
         kernel = _running(_by_vmcoreinfo(vmm, ram, search, whys), whys)
         if kernel is not None:
             return Found(kernel)
-        if not whys and not search.complete:
-            return Found(
-                None, f"no Linux kernel in what could be searched in {_SEARCH_SECONDS:.0f} s"
-            )
     if whys:
         return Found(None, "; ".join(dict.fromkeys(whys)))
+    if not budget.spend(1, 1):
+        return Found(None, f"no Linux kernel in what could be searched in {budget.seconds:.0f} s")
     return Found(None, f"no Linux kernel in its memory: {nothing}")
 
 
@@ -84,8 +84,10 @@ def _running(kernels: Iterator[LinuxKernel], whys: list[str]) -> LinuxKernel | N
     return max(found, key=lambda one: (one.boot.top > 0, one.clock()), default=None)
 
 
-def _by_image(vmm: Access, ram: Sequence[Mapping], whys: list[str]) -> Iterator[LinuxKernel]:
-    for image in images(vmm, ram):
+def _by_image(
+    vmm: Access, ram: Sequence[Mapping], budget: Budget, whys: list[str]
+) -> Iterator[LinuxKernel]:
+    for image in images(vmm, ram, budget):
         kernel = kernel_of(vmm, ram, image)
         wrong = "" if kernel is None else _contradiction(kernel, vmcoreinfo_of(kernel))
         if wrong:

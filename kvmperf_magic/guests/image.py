@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kvmperf_magic.guests.budget import Budget
 from kvmperf_magic.guests.kallfinder import Told, by_shape
 from kvmperf_magic.guests.kalltables import addresses_of
 from kvmperf_magic.guests.linux import IMAGE, WANTED, Boot, LinuxKernel
 from kvmperf_magic.guests.memory import (
     Access,
-    Block,
     GuestMemory,
     as_it_is,
     layouts_of,
@@ -49,10 +49,10 @@ class Image:
     told: Told
 
 
-def images(vmm: Access, ram: Sequence[Mapping]) -> Iterator[Image]:
-    """All images that have their symbol tables."""
+def images(vmm: Access, ram: Sequence[Mapping], budget: Budget) -> Iterator[Image]:
+    """All images that have their symbol tables, as far as the budget goes."""
     memory = GuestMemory(vmm, as_it_is(ram))
-    for banner in _banners(vmm, ram):
+    for banner in _banners(vmm, ram, budget):
         rodata = banner // PAGE * PAGE
         end = next(one.end for one in ram if one.start <= rodata < one.end)
         told = by_shape(rodata, min(rodata + _LARGEST, end), memory.read)
@@ -61,11 +61,12 @@ def images(vmm: Access, ram: Sequence[Mapping]) -> Iterator[Image]:
             yield Image(rodata, banner, release, told)
 
 
-def _banners(vmm: Access, ram: Sequence[Mapping]) -> Iterator[int]:
+def _banners(vmm: Access, ram: Sequence[Mapping], budget: Budget) -> Iterator[int]:
+    total, done = sum(one.size for one in ram), 0
     for mapping in ram:
         # a block begins at such a multiple of the guest's physical memory
         first = -(-mapping.start // _ALIGNED) * _ALIGNED if vmm.physical else mapping.start
-        slots = np.arange(first, mapping.end - PAGE + 1, _ALIGNED, np.uint64)
+        slots = np.arange(first, mapping.end - PAGE + 1, _ALIGNED).astype(np.uint64)
         for at in range(0, len(slots), _BATCH):
             batch = slots[at : at + _BATCH]
             batch = batch[vmm.exist(batch)]
@@ -74,6 +75,9 @@ def _banners(vmm: Access, ram: Sequence[Mapping]) -> Iterator[int]:
             while place >= 0:
                 yield int(batch[place // PAGE]) + place % PAGE
                 place = heads.find(_BEGIN, (place // PAGE + 1) * PAGE)
+            done += len(slots[at : at + _BATCH]) * _ALIGNED
+            if not budget.spend(min(done, total), total):
+                return
 
 
 def _release(memory: GuestMemory, start: int, end: int) -> str:

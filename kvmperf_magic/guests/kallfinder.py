@@ -168,9 +168,7 @@ def _names_before(
     return None
 
 
-def _markers(
-    table_at: int, room: int, width: int, read: Reader
-) -> tuple[int, NDArray[np.int64]]:
+def _markers(table_at: int, room: int, width: int, read: Reader) -> tuple[int, NDArray[np.int64]]:
     """The offsets of every 256th name, and where they are; none where there are none.
 
     They begin with a zero and rise by the size of 256 names, for the longest such way there is.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import numpy as np
-
 from kvmperf_magic.guests.btf import Btf
 from kvmperf_magic.guests.kalltables import addresses_of
 from kvmperf_magic.guests.memory import GuestMemory

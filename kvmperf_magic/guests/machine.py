@@ -82,12 +82,14 @@ class Machine:
         """What its memory tells now."""
         from kvmperf_magic.guests.discovery import is_here
         from kvmperf_magic.guests.watch import watch
+        from kvmperf_magic.progress import share
         from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 
         if not is_here(self):
             return GuestSymbols(self.pid, self.name, note="it does not run here")
         watched = watch(self)
-        watched.refresh()
+        with share(f"searching the memory of {self.name}") as tell:
+            watched.refresh(tell)
         return watched.symbols
 
     def to_json(self) -> dict[str, Any]:

@@ -1,18 +1,20 @@
 """A VM's memory as QEMU's monitor gives it, where its process may not be looked into.
 
 `pmemsave` writes a range of physical memory into a file while the guest runs on: here one of ours
-without a name (memfd), whose descriptor QEMU is handed, so that nobody else ever sees it. QEMU holds
-its own lock meanwhile, thus no more than a piece is asked for at once. Only RAM is read, never the
-registers of a device, for reading those can change them. Memory that the guest has never touched
-reads as zeros, and in QEMU's account may become a page each that is looked at.
+without a name (memfd), whose descriptor QEMU is handed, so that nobody else ever sees it. QEMU
+holds its own lock meanwhile, thus no more than a piece is asked for at once. Only RAM is read,
+never the registers of a device, for reading those can change them. Memory that the guest has never
+touched reads as zeros, and in QEMU's account may become a page each that is looked at.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,7 @@ class MonitorMemory:
         self._lock = threading.Lock()
         self._monitor: Qmp | None = None
         self._files = [os.memfd_create("kvmperf", os.MFD_CLOEXEC) for _ in range(_FILES)]
+        self._token = f"kvmperf-{secrets.token_hex(8)}"
         self._told: list[str] = []  # their names for QEMU
         self._sets: list[int] = []
         self._ram = self._pieces()
@@ -101,10 +104,10 @@ class MonitorMemory:
             monitor, self._monitor = self._monitor, None
             if monitor is None:
                 return
-            try:
-                monitor.run_each("remove-fd", [{"fdset-id": one} for one in self._sets])
-            except TargetError:
-                pass  # it has ended, and the descriptors with it
+            with suppress(TargetError):  # it has ended, and the descriptors with it
+                status = monitor.run("query-status")
+                if isinstance(status, dict) and status.get("running"):
+                    monitor.run_each("remove-fd", [{"fdset-id": one} for one in self._sets])
             monitor.close()
 
     def _saved(self, pieces: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -118,8 +121,7 @@ class MonitorMemory:
             ],
         )
         return [
-            os.pread(file, size, 0)
-            for (_, size), file in zip(pieces, self._files, strict=False)
+            os.pread(file, size, 0) for (_, size), file in zip(pieces, self._files, strict=False)
         ]
 
     def _ram_at(self, address: int) -> Mapping | None:
@@ -130,18 +132,39 @@ class MonitorMemory:
             if not self.alive():
                 raise TargetError(f"process {self.pid} has ended")
             monitor = Qmp(self._path, self._peer)
-            told = [monitor.run("add-fd", [file]) for file in self._files]
-            self._told = [f"/proc/self/fd/{int(one['fd'])}" for one in told]
-            self._sets = [int(one["fdset-id"]) for one in told]
+            try:
+                self._hand_over(monitor)
+            except BaseException:
+                monitor.close()
+                raise
             self._monitor = monitor
         return self._monitor
+
+    def _hand_over(self, monitor: Qmp) -> None:
+        """QEMU gets our files, unless it still has them: paused, it keeps what it was handed."""
+        try:
+            kept = {
+                str(fd["opaque"]): (int(fd["fd"]), int(one["fdset-id"]))
+                for one in monitor.run("query-fdsets")
+                for fd in one["fds"]
+                if "opaque" in fd
+            }
+            told = []
+            for i, file in enumerate(self._files):
+                mine = f"{self._token}-{i}"
+                if mine not in kept:
+                    new = monitor.run("add-fd", {"opaque": mine}, [file])
+                    kept[mine] = int(new["fd"]), int(new["fdset-id"])
+                told.append(kept[mine])
+        except (TypeError, KeyError, ValueError):
+            raise TargetError(f"the monitor {self._path} tells of no descriptor") from None
+        self._told = [f"/proc/self/fd/{number}" for number, _ in told]
+        self._sets = [one for _, one in told]
 
     def _pieces(self) -> list[Mapping]:
         """RAM in the address space that CPUs see: no ROM, no device's memory."""
         with self._lock:
-            text = self._connected().run(
-                "human-monitor-command", **{"command-line": "info mtree -f"}
-            )
+            text = self._connected().run("human-monitor-command", {"command-line": "info mtree -f"})
         views = str(text).split("FlatView #")
         view = next((one for one in views if _VIEW.search(one)), "")
         found: list[Mapping] = []

@@ -50,9 +50,14 @@ class Qmp:
             self.close()
             raise
 
-    def run(self, command: str, descriptors: Sequence[int] = (), **arguments: Any) -> Any:
+    def run(
+        self,
+        command: str,
+        arguments: dict[str, Any] | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> Any:
         """What the command returns; `descriptors` go along with it."""
-        self._say([_line(command, arguments)], descriptors)
+        self._say([_line(command, arguments or {})], descriptors)
         return self._wait()
 
     def run_each(self, command: str, arguments: Sequence[dict[str, Any]]) -> None:

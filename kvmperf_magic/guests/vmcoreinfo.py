@@ -9,14 +9,14 @@ are for the reader to tell apart.
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kvmperf_magic.guests.budget import Budget
 from kvmperf_magic.guests.linux import IMAGE, Boot
 from kvmperf_magic.guests.memory import HOLES, Access
 from kvmperf_magic.guests.vmmmemory import PAGE, Mapping
@@ -88,25 +88,22 @@ class Search:
     """All vmcoreinfo pages in these mappings, as they are found: iterate over it.
 
     Where the kernel mostly puts its page is looked at first, so that a large guest need not be
-    searched to its end. `progress` is told bytes done and bytes in all. `complete` is False while
-    there is more to look at: also after the last one, where `seconds` were over before.
+    searched to its end. `complete` is False while there is more to look at: also after the last
+    one, where the budget was spent before.
     """
 
     def __init__(
         self,
         vmm: Access,
         mappings: Sequence[Mapping],
-        seconds: float,
-        progress: Callable[[int, int], None] | None = None,
+        budget: Budget,
     ) -> None:
         self._vmm = vmm
         self._mappings = mappings
-        self._seconds = seconds
-        self._progress = progress
+        self._budget = budget
         self.complete = False
 
     def __iter__(self) -> Iterator[Vmcoreinfo]:
-        end = time.monotonic() + self._seconds
         ranges = sorted(
             (part for one in self._mappings for part in _parts(one)), key=lambda part: part[0]
         )
@@ -114,9 +111,7 @@ class Search:
         for _, start, stop in ranges:
             yield from self._in(start, stop)
             done += stop - start
-            if self._progress is not None:
-                self._progress(done, total)
-            if time.monotonic() > end:
+            if not self._budget.spend(done, total):
                 return
         self.complete = True
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kvmperf_magic.errors import KvmperfError
 from kvmperf_magic.guests.access import open_memory
 from kvmperf_magic.guests.commandline import confidential
-from kvmperf_magic.guests.finding import find_kernel
+from kvmperf_magic.guests.finding import Found, find_kernel
 from kvmperf_magic.guests.linux import LinuxKernel
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.guests.memory import Access
@@ -27,6 +27,8 @@ from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 _BUSY_NS = 50_000_000
 _BEHIND = 2.0  # seconds that a guest's clock, which is read in whole ones, may seem to be behind
 _PATIENCE = 30.0  # seconds between searches of a VM that has no Linux, at most
+_REFUSED = 10.0  # seconds between tries to get at the memory of a VM
+_SHORT = 0.5  # seconds of a search that nobody need hear of
 _ENDED = "it has ended"
 
 _watched: dict[int, GuestWatch] = {}
@@ -58,6 +60,7 @@ class GuestWatch:
         self._vmm: Access | None = None
         self._begun = self._due = time.monotonic()
         self._seen, self._newest = _Seen(), b""
+        self._search: tuple[float, int, int] | None = None  # when it began, bytes done, in all
         self.kernel: LinuxKernel | None = None
         self.symbols = GuestSymbols(self.pid, self.name, note="not looked at yet")
 
@@ -74,13 +77,25 @@ class GuestWatch:
                     self._vmm.rest()
             return self.symbols is not before
 
+    @property
+    def searched(self) -> tuple[int, int] | None:
+        """How far a search is that takes long: bytes done and in all; None while there is none."""
+        now = self._search
+        if now is None or time.monotonic() - now[0] < _SHORT:
+            return None
+        return now[1], now[2]
+
     def alive(self) -> bool:
         """Whether the VMM is still the process that it was."""
         return self._vmm is None or self._vmm.alive()
 
     def _look(self, progress: Callable[[int, int], None] | None) -> None:
         if self._vmm is None:
+            if time.monotonic() < self._due:
+                return
+            self._due = time.monotonic() + _REFUSED
             self._vmm = open_memory(self.pid, Process(Path("/proc"), self.pid).command)
+            self._begun = self._due = time.monotonic()
         if not self._vmm.alive():
             self._nothing(_ENDED)
             return
@@ -101,7 +116,7 @@ class GuestWatch:
             )
             self._due = math.inf
             return
-        found = find_kernel(self._vmm, self._memory, progress)
+        found = self._find(progress)
         if found.kernel is None:
             self._nothing(found.why)
             # it may be starting: looked at again soon, then less and less often
@@ -113,6 +128,20 @@ class GuestWatch:
             self._seen = _Seen()
             self._goes_on(found.kernel)
             self._take(found.kernel)
+
+    def _find(self, progress: Callable[[int, int], None] | None) -> Found:
+        assert self._vmm is not None
+        begun = time.monotonic()
+
+        def told(done: int, total: int) -> None:
+            self._search = begun, done, total
+            if progress is not None:
+                progress(done, total)
+
+        try:
+            return find_kernel(self._vmm, self._memory, told)
+        finally:
+            self._search = None
 
     def _goes_on(self, kernel: LinuxKernel) -> bool:
         """Whether this kernel still is the one that runs, as far as can be told at once."""
@@ -134,7 +163,10 @@ class GuestWatch:
 
     def _take(self, kernel: LinuxKernel) -> None:
         modules = kernel.modules()
-        note = "" if modules is not None else "its modules cannot be read: no BTF in this kernel"
+        note = ""
+        if modules is None:
+            lacks = "no CONFIG_KALLSYMS_ALL" if kernel.address("modules") is None else "no BTF"
+            note = f"its modules cannot be read: {lacks} in this kernel"
         self.symbols = GuestSymbols(
             self.pid,
             self.name,
@@ -167,6 +199,12 @@ class GuestWatch:
             except (OSError, IndexError, ValueError):
                 continue
         return total
+
+
+def searched(watched: Iterable[GuestWatch]) -> tuple[int, int] | None:
+    """How far the searches of several VMs go together; None while none takes long."""
+    parts = [part for one in watched if (part := one.searched)]
+    return (sum(p[0] for p in parts), sum(p[1] for p in parts)) if parts else None
 
 
 def watch(machine: Machine) -> GuestWatch:
