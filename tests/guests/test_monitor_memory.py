@@ -153,9 +153,8 @@ def speaking(path: Path, said: bytes) -> Iterator[None]:
 
 GREETING = b'{"QMP": {"version": {}}}\n'
 OK = b'{"event": "RESET"}\n{"return": {}}\n'
-FILES = b'{"return": []}\n' + b"".join(
-    b'{"return": {"fd": %d, "fdset-id": %d}}\n' % (i, i) for i in range(8)
-)
+SETS = b'{"return": []}\n'
+FILES = SETS + b"".join(b'{"return": {"fd": %d, "fdset-id": %d}}\n' % (i, i) for i in range(8))
 
 
 @pytest.mark.parametrize(
