@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from kvmperf_magic.errors import KvmperfError, NotPermittedError
-from kvmperf_magic.guests.commandline import options, properties
+from kvmperf_magic.guests.commandline import options, properties, told
 from kvmperf_magic.guests.memory import Access
 from kvmperf_magic.guests.monitormemory import MonitorMemory
 from kvmperf_magic.guests.vmmmemory import VmmMemory
@@ -44,13 +43,13 @@ def monitors(command: Sequence[str]) -> list[tuple[Path, bool]]:
     """
     sockets, keys = {}, []
     for value in options(command, "-chardev"):
-        told = _told(value, "backend")
-        if told.get("backend") == "socket" and "path" in told:
-            sockets[told.get("id", "")] = told["path"]
+        given = told(value, "backend")
+        if given.get("backend") == "socket" and "path" in given:
+            sockets[given.get("id", "")] = given["path"]
     for value in options(command, "-object"):
-        told = _told(value, "qom-type")
-        if told.get("qom-type") == "secret" and told.get("id") == "masterKey0":
-            keys.append(PurePosixPath(told.get("file", "")))
+        given = told(value, "qom-type")
+        if given.get("qom-type") == "secret" and given.get("id") == "masterKey0":
+            keys.append(PurePosixPath(given.get("file", "")))
     found = []
     for value in (*options(command, "-qmp"), *options(command, "-qmp-pretty")):
         kind, _, rest = value.partition(":")
@@ -59,20 +58,9 @@ def monitors(command: Sequence[str]) -> list[tuple[Path, bool]]:
         elif kind == "chardev":
             found.append(sockets.get(rest, ""))
     for value in options(command, "-mon"):
-        told = _told(value, "chardev")
-        if told.get("mode") == "control":
-            found.append(sockets.get(told.get("chardev", ""), ""))
+        given = told(value, "chardev")
+        if given.get("mode") == "control":
+            found.append(sockets.get(given.get("chardev", ""), ""))
     own = [(Path(path), True) for path in dict.fromkeys(found) if path.startswith("/")]
     theirs = [(Path(key.parent / "monitor.sock"), False) for key in keys if key.is_absolute()]
     return own + theirs
-
-
-def _told(value: str, first: str) -> dict[str, str]:
-    """An option's properties, written `a,b=c` or as JSON."""
-    if not value.startswith("{"):
-        return properties(value, first)
-    try:
-        told = json.loads(value)
-    except (ValueError, RecursionError):
-        return {}
-    return {str(key): str(text) for key, text in told.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from pathlib import PurePath
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _SIZE = re.compile(r"(\d+)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
-_CONFIDENTIAL = re.compile(r"(?:sev|sev-snp|tdx)-guest(?=,|$)|confidential-guest-support=\w+")
 _PYTHON = re.compile(r"python[\d.]*")
 
 
@@ -59,16 +59,6 @@ def known_vmm(command: Sequence[str], comm: str) -> bool:
     """Whether the program is a VMM by its name: all that can be told of another user's process."""
     vmm = describe(command, comm).vmm
     return vmm in ("qemu", "firecracker", "cloud-hypervisor", "crosvm", "kvmtool")
-
-
-def confidential(command: Sequence[str]) -> str:
-    """What of QEMU's options says that the guest's memory is encrypted; "" where none does."""
-    options = ("-object", "--object", "-machine", "--machine", "-M")
-    for option, value in pairwise(command):
-        found = _CONFIDENTIAL.search(value) if option in options else None
-        if found:
-            return found[0]
-    return ""
 
 
 def size(text: str, unit: str) -> int | None:
@@ -140,3 +130,14 @@ def properties(value: str, first: str) -> dict[str, str]:
 
 def _count(text: str) -> int:
     return int(text) if text.isdecimal() else 0
+
+
+def told(value: str, first: str) -> dict[str, str]:
+    """An option's properties, written `a,b=c` or, as libvirt does, as JSON."""
+    if not value.startswith("{"):
+        return properties(value, first)
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return {}
+    return {str(key): str(text) for key, text in found.items()}

@@ -14,6 +14,7 @@ import numpy as np
 
 from kvmperf_magic.guests import kallfinder
 from kvmperf_magic.guests.budget import Budget
+from kvmperf_magic.guests.encryption import has_guest_memfd, host_encrypts, looks_encrypted
 from kvmperf_magic.guests.image import images, kernel_of, vmcoreinfo_of
 from kvmperf_magic.guests.linux import LinuxKernel
 from kvmperf_magic.guests.memory import Access, GuestMemory, layouts_of, ram_of
@@ -57,7 +58,6 @@ def find_kernel(
     kernel = _running(_by_image(vmm, ram, budget, whys), whys)
     if kernel is not None:
         return Found(kernel)
-    nothing = "it runs something else, is still starting, or its memory is encrypted"
     if vmm.cheap:
         search = Search(vmm, ram, budget)
         kernel = _running(_by_vmcoreinfo(vmm, ram, search, whys), whys)
@@ -67,7 +67,17 @@ def find_kernel(
         return Found(None, "; ".join(dict.fromkeys(whys)))
     if not budget.spend(1, 1):
         return Found(None, f"no Linux kernel in what could be searched in {budget.seconds:.0f} s")
-    return Found(None, f"no Linux kernel in its memory: {nothing}")
+    if looks_encrypted(vmm, ram):
+        able = host_encrypts()
+        how = f" (this host has {able})" if able else ""
+        return Found(None, f"what is in its memory is noise, as if it were encrypted{how}")
+    if has_guest_memfd(vmm.pid):
+        return Found(
+            None, "no Linux kernel in what its VMM maps; other memory (guest_memfd) cannot be read"
+        )
+    return Found(
+        None, "no Linux kernel in its memory: it runs something else, or is still starting"
+    )
 
 
 def _running(kernels: Iterator[LinuxKernel], whys: list[str]) -> LinuxKernel | None:
@@ -92,7 +102,9 @@ def _by_image(
         wrong = "" if kernel is None else _contradiction(kernel, vmcoreinfo_of(kernel))
         if wrong:
             whys.append(f"its Linux {image.release} cannot be believed: {wrong}")
-        elif kernel is not None:
+        elif kernel is None:
+            whys.append(f"an image of Linux {image.release} in its memory, but not one that runs")
+        else:
             yield _laid_out(kernel, ram)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kvmperf_magic.errors import KvmperfError
 from kvmperf_magic.guests.access import open_memory
-from kvmperf_magic.guests.commandline import confidential
+from kvmperf_magic.guests.encryption import told_encrypted
 from kvmperf_magic.guests.finding import Found, find_kernel
 from kvmperf_magic.guests.linux import LinuxKernel
 from kvmperf_magic.guests.machine import Machine
@@ -28,6 +28,7 @@ _BUSY_NS = 50_000_000
 _BEHIND = 2.0  # seconds that a guest's clock, which is read in whole ones, may seem to be behind
 _PATIENCE = 30.0  # seconds between searches of a VM that has no Linux, at most
 _REFUSED = 10.0  # seconds between tries to get at the memory of a VM
+_AGAIN = 10.0  # seconds that a kernel which cannot be seen to run is believed to
 _SHORT = 0.5  # seconds of a search that nobody need hear of
 _ENDED = "it has ended"
 
@@ -58,7 +59,7 @@ class GuestWatch:
         self._memory = machine.memory
         self._lock = threading.Lock()
         self._vmm: Access | None = None
-        self._begun = self._due = time.monotonic()
+        self._begun = self._due = self._again = time.monotonic()
         self._seen, self._newest = _Seen(), b""
         self._search: tuple[float, int, int] | None = None  # when it began, bytes done, in all
         self.kernel: LinuxKernel | None = None
@@ -109,7 +110,7 @@ class GuestWatch:
         now = time.monotonic()
         if kernel is None and now < self._due:
             return
-        encrypted = confidential(Process(Path("/proc"), self.pid).command)
+        encrypted = told_encrypted(Process(Path("/proc"), self.pid).command)
         if encrypted:
             self._nothing(
                 f"its memory is encrypted ({encrypted}): nothing can be read from outside"
@@ -117,6 +118,7 @@ class GuestWatch:
             self._due = math.inf
             return
         found = self._find(progress)
+        self._again = time.monotonic() + _AGAIN
         if found.kernel is None:
             self._nothing(found.why)
             # it may be starting: looked at again soon, then less and less often
@@ -152,6 +154,8 @@ class GuestWatch:
         _, uptime = kernel.clock()
         before = self._seen
         now = _Seen(kernel.ticking(), uptime, self._run_time(), time.monotonic())
+        if not any(now.ticking):  # only functions are listed: from time to time it is searched anew
+            return now.when < self._again
         moved, busy = now.ticking != before.ticking, now.ran - before.ran > _BUSY_NS
         if moved or busy:
             self._seen = now

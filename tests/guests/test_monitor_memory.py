@@ -56,7 +56,8 @@ def as_outsider(pid: int) -> list[str]:
 
 @pytest.mark.kernels
 @pytest.mark.root
-def test_every_symbol_through_the_monitor_alone(linux_guest: LinuxGuest) -> None:
+def test_every_symbol_through_the_monitor_alone(linux_guests: dict[str, LinuxGuest]) -> None:
+    linux_guest = linux_guests["trixie"]
     told = as_outsider(linux_guest.pid)
     assert told.pop() == "guest memory, by its monitor: kallsyms tables, by their shape"
     assert told == linux_guest.kallsyms().decode().splitlines()
