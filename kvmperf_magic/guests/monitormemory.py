@@ -164,7 +164,15 @@ class MonitorMemory:
     def _pieces(self) -> list[Mapping]:
         """RAM in the address space that CPUs see: no ROM, no device's memory."""
         with self._lock:
-            text = self._connected().run("human-monitor-command", {"command-line": "info mtree -f"})
+            monitor = self._connected()
+            told = monitor.run("query-memdev")
+            text = monitor.run("human-monitor-command", {"command-line": "info mtree -f"})
+        backends = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+        if any(one.get("reserve") is False for one in backends):
+            # what is looked at comes into being, and there may be no memory left for it
+            raise TargetError(
+                f"the monitor {self._path}: memory is not reserved, so it is left alone"
+            )
         views = str(text).split("FlatView #")
         view = next((one for one in views if _VIEW.search(one)), "")
         found: list[Mapping] = []

@@ -27,6 +27,7 @@ from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 _BUSY_NS = 50_000_000
 _BEHIND = 2.0  # seconds that a guest's clock, which is read in whole ones, may seem to be behind
 _PATIENCE = 30.0  # seconds between searches of a VM that has no Linux, at most
+_SHARE = 0.01  # of the time that may go by with searching the whole memory of such a VM
 _REFUSED = 10.0  # seconds between tries to get at the memory of a VM
 _AGAIN = 10.0  # seconds that a kernel which cannot be seen to run is believed to
 _SHORT = 0.5  # seconds of a search that nobody need hear of
@@ -59,7 +60,7 @@ class GuestWatch:
         self._memory = machine.memory
         self._lock = threading.Lock()
         self._vmm: Access | None = None
-        self._begun = self._due = self._again = time.monotonic()
+        self._begun = self._due = self._again = self._thorough = time.monotonic()
         self._seen, self._newest = _Seen(), b""
         self._search: tuple[float, int, int] | None = None  # when it began, bytes done, in all
         self.kernel: LinuxKernel | None = None
@@ -134,6 +135,7 @@ class GuestWatch:
     def _find(self, progress: Callable[[int, int], None] | None) -> Found:
         assert self._vmm is not None
         begun = time.monotonic()
+        thorough = begun >= self._thorough
 
         def told(done: int, total: int) -> None:
             self._search = begun, done, total
@@ -141,9 +143,12 @@ class GuestWatch:
                 progress(done, total)
 
         try:
-            return find_kernel(self._vmm, self._memory, told)
+            return find_kernel(self._vmm, self._memory, told, thorough)
         finally:
             self._search = None
+            if thorough:
+                took = time.monotonic() - begun
+                self._thorough = begun + max(_PATIENCE, took / _SHARE)
 
     def _goes_on(self, kernel: LinuxKernel) -> bool:
         """Whether this kernel still is the one that runs, as far as can be told at once."""

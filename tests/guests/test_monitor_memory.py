@@ -155,6 +155,7 @@ def speaking(path: Path, said: bytes) -> Iterator[None]:
 GREETING = b'{"QMP": {"version": {}}}\n'
 OK = b'{"event": "RESET"}\n{"return": {}}\n'
 SETS = b'{"return": []}\n'
+UNRESERVED = b'{"return": [{"id": "ram", "reserve": true}, {"id": "more", "reserve": false}]}\n'
 FILES = SETS + b"".join(b'{"return": {"fd": %d, "fdset-id": %d}}\n' % (i, i) for i in range(8))
 
 
@@ -169,8 +170,9 @@ FILES = SETS + b"".join(b'{"return": {"fd": %d, "fdset-id": %d}}\n' % (i, i) for
         (GREETING + b'{"error": 7}\n', "7"),
         (GREETING + OK + b'{"return": 3}\n' * 9, "tells of no descriptor"),
         (GREETING + OK + SETS + b'{"return": 3}\n' * 9, "tells of no descriptor"),
-        (GREETING + OK + FILES + b'{"return": "no memory here"}\n', "tells of no RAM"),
-        (GREETING + OK + FILES + b'{"return": []}\n', "tells of no RAM"),
+        (GREETING + OK + FILES + SETS + b'{"return": "no memory here"}\n', "tells of no RAM"),
+        (GREETING + OK + FILES + SETS + b'{"return": []}\n', "tells of no RAM"),
+        (GREETING + OK + FILES + UNRESERVED + b'{"return": []}\n', "is not reserved"),
     ],
     ids=[
         "nothing",
@@ -183,6 +185,7 @@ FILES = SETS + b"".join(b'{"return": {"fd": %d, "fdset-id": %d}}\n' % (i, i) for
         "descriptors",
         "no-ram",
         "no-text",
+        "unreserved",
     ],
 )
 def test_what_is_no_monitor_is_refused(tmp_path: Path, said: bytes, error: str) -> None:

@@ -68,7 +68,7 @@ class Long:
         monkeypatch.setattr(watch, "open_memory", lambda *_: VmmMemory(os.getpid()))
         self.machine = Machine(os.getpid(), f"searched-{id(self)}", memory=SIZE)
 
-    def __call__(self, _vmm: VmmMemory, _memory: int, tell: Tell) -> Found:
+    def __call__(self, _vmm: VmmMemory, _memory: int, tell: Tell, _thorough: bool) -> Found:
         tell(3 << 20, 12 << 20)
         assert self.looked_at.wait(60)
         return Found(None, "nothing there")
