@@ -18,7 +18,7 @@ def main(path: str) -> None:
         times.append((name, time.perf_counter() - start, time.process_time() - cpu))
 
     stage("import numpy", lambda: __import__("numpy"))
-    stage("import the rest", lambda: __import__("kvmperf_magic.answers"))
+    stage("import the rest", lambda: __import__("kvmperf_magic.reportview"))
     import kvmperf_magic as kvm
 
     recording = kvm.open(path, cache=False)

@@ -15,6 +15,8 @@ from kvmperf_magic.perfdata import packed
 from kvmperf_magic.perfdata.abi import Feature
 from kvmperf_magic.recording import open_recording
 from kvmperf_magic.symbols import kallsyms, kept
+from kvmperf_magic.symbols.keptlines import KeptLines
+from kvmperf_magic.symbols.lines import Place
 
 _SMALL = 48 << 10
 _BUNDLED = Path(__file__).parent.parent / "kvmperf_magic/demo/recordings"
@@ -94,6 +96,9 @@ def symbols() -> list[bytes]:
     many = [
         kept.Kept(0, kept.KERNEL, "", "", table, "/proc/kallsyms", "", 2, warnings=("a", "b")),
         kept.Kept(7, kept.KERNEL, maps=((0x1000, 0x2000, "[ext4]"),)),
+        kept.Kept(
+            0, kept.USER, "/a", lines=KeptLines.of({16: (Place("", "a:1"), Place("f", "b:2"))})
+        ),
         *(kept.Kept(0, kept.JITTED, "/j", "", table, processes=(9,), since=t) for t in (0, 5)),
     ]
     chains = np.array([0, 2, 2]), np.array([1, 2], np.uint64)

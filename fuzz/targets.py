@@ -109,6 +109,9 @@ def symbols(data: bytes) -> None:
                 one.table.table()
             if one.segments is not None:
                 one.segments.addresses(one.segments.offset)
+            if one.lines is not None:
+                for address in one.lines.address.tolist():
+                    one.lines.at(address)
         for jit in keeping.jits().values():
             jit.table(int(jit.generation(jit.starts[-1:])[0]))
 

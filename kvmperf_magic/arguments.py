@@ -113,8 +113,8 @@ TOP_OPTIONS = (
         "--sort",
         dest="keys",
         metavar="KEYS",
-        help="what rows are by, of comm,pid,tid,cpu,dso,symbol,mode,machine,vcpu,event "
-        "(default: symbol,dso,mode,machine)",
+        help="what rows are by, of comm,pid,tid,cpu,dso,symbol,mode,machine,vcpu,event,"
+        "guest_comm,guest_pid (default: symbol,dso,mode,machine)",
     ),
     argument("--order", default="overhead", metavar="COLUMN", help="sort by it; -COLUMN: upwards"),
     argument(
@@ -161,6 +161,8 @@ FILTER_OPTIONS = (
     argument("--pid", metavar="LIST", help="only these processes"),
     argument("--tid", metavar="LIST", help="only these threads"),
     argument("--vcpu", metavar="LIST", help="only these vCPUs"),
+    argument("--guest-comm", metavar="REGEX", help="only these commands within guests"),
+    argument("--guest-pid", metavar="LIST", help="only these processes within guests"),
     argument("--time", metavar="FROM,UNTIL", help="seconds since the start; one may be left out"),
     argument("-e", "--event", metavar="EVENT", help="the event to show, of several"),
 )
@@ -283,12 +285,14 @@ def filter_arguments(given: argparse.Namespace) -> dict[str, Any]:
         "dso": given.dso,
         "symbol": given.symbol,
         "vm": given.vm,
+        "guest_comm": given.guest_comm,
     }
     for name, text in (
         ("cpu", given.cpu),
         ("pid", given.pid),
         ("tid", given.tid),
         ("vcpu", given.vcpu),
+        ("guest_pid", given.guest_pid),
     ):
         found[name] = numbers(text) if text else None
     if given.time:

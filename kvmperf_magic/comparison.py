@@ -11,7 +11,7 @@ from kvmperf_magic.modes import GUEST_MODES, HOST_MODES
 from kvmperf_magic.recording import Recording, open_recording
 
 if TYPE_CHECKING:
-    from kvmperf_magic.answers import DiffView
+    from kvmperf_magic.diffview import DiffView
 
 _DEFAULT = ("perf.data.host", "perf.data.guest")
 
@@ -34,7 +34,7 @@ def diff(
     of `Recording.filter`, `options` those of `profile.diff.compare`; `width` is that of the
     differential flame graph: after, before, max or common.
     """
-    from kvmperf_magic.answers import DiffView
+    from kvmperf_magic.diffview import DiffView
     from kvmperf_magic.profile.diff import compare
 
     if baseline is None:

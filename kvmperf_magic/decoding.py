@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from kvmperf_magic.guests.context import is_guest
 from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.guests.tasks import GuestTasks, TaskLooks, tasks_of
 from kvmperf_magic.lining import Locate, lined
 from kvmperf_magic.numbering import mix, number
 from kvmperf_magic.perfdata.attr import Event
@@ -63,6 +65,19 @@ class Decoded:
         assert self._locate is not None
         profile, addresses = lined(self.profile, self.addresses, self._locate, inline=inline)
         return Decoded(profile, self.machine_pid, lambda: addresses)
+
+    def with_tasks(self, looks: Sequence[TaskLooks]) -> Decoded:
+        """The same with the processes that these looks saw on guests' CPUs."""
+        whole, machine_pid = self.profile, self.machine_pid
+        if not looks:
+            return self
+
+        def later() -> GuestTasks:
+            machine = np.where(is_guest(whole.mode), machine_pid, 0)
+            return tasks_of(looks, whole.time, machine, whole.vcpu)
+
+        profile = replace(whole, tasks_later=later)
+        return Decoded(profile, machine_pid, self._later, self._locate)
 
     @property
     def frame_ip(self) -> NDArray[np.uint64]:

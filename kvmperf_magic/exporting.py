@@ -10,12 +10,12 @@ from kvmperf_magic.errors import QueryError
 from kvmperf_magic.files import written
 
 if TYPE_CHECKING:
-    from kvmperf_magic.answers import ReportView
     from kvmperf_magic.callchains import Callchains
     from kvmperf_magic.export.lanes import About
     from kvmperf_magic.lost import Lost
     from kvmperf_magic.perfdata.header import Header
     from kvmperf_magic.profile.profile import Profile
+    from kvmperf_magic.reportview import ReportView
     from kvmperf_magic.table import Table
 
 _Modes = str | Iterable[str] | None

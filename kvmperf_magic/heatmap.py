@@ -174,7 +174,7 @@ class Linked:
                 _renew(handle, part)
 
     def _parts(self, view: Recording) -> list[Any]:
-        from kvmperf_magic.answers import Lines, View
+        from kvmperf_magic.views import Lines, View
 
         said = Lines([self._heat.selected_words()])  # a saved notebook tells it nowhere else
         try:

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from kvmperf_magic.errors import FileError
+from kvmperf_magic.guests.tasks import TaskLooks
 from kvmperf_magic.perfdata.abi import FILE_MAGIC, PIPE_HEADER_SIZE, RecordType
 from kvmperf_magic.perfdata.attr import Event
-from kvmperf_magic.perfdata.records import GUEST_MAGIC, note, tracing_data
+from kvmperf_magic.perfdata.records import GUEST_MAGIC, TASKS_MAGIC, note, tracing_data
 from kvmperf_magic.perfdata.samples import SampleColumns
 from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.perfdata.stream import StreamReader
@@ -37,7 +38,7 @@ class History:
     """What a stream brought, for `seconds` and at most `limit` bytes."""
 
     def __init__(self, seconds: float, limit: int = 256 << 20) -> None:
-        self._seconds, self._limit = seconds, limit
+        self.seconds, self._limit = seconds, limit
         self._reader = StreamReader("the recording process")
         self._partial = b""
         self._begun = False
@@ -75,7 +76,7 @@ class History:
         if news or not self._sidebands:
             self._sidebands.append(batch.sideband)
             self.sideband_size += news
-        while self._bytes > self._limit or self._chunks[0].arrived < now - self._seconds:
+        while self._bytes > self._limit or self._chunks[0].arrived < now - self.seconds:
             self._forget()
 
     def fresh(self) -> SampleColumns | None:
@@ -83,9 +84,11 @@ class History:
         unseen, self._unseen = self._unseen, []
         return SampleColumns.joined(unseen) if unseen else None
 
-    def save(self, path: Path, guests: Sequence[GuestSymbols] = ()) -> None:
+    def save(
+        self, path: Path, guests: Sequence[GuestSymbols] = (), looks: Sequence[TaskLooks] = ()
+    ) -> None:
         """Write what is kept as a perf.data (a saved stream, which perf reads too), with what is
-        known of its guests' kernels."""
+        known of its guests' kernels, and what was seen running there (by perf's clock)."""
         header = FILE_MAGIC + PIPE_HEADER_SIZE.to_bytes(8, "little")
         try:
             with path.open("wb") as file:
@@ -95,6 +98,8 @@ class History:
                     file.write(chunk.raw)
                 for guest in guests:
                     file.write(note(guest.pack(), GUEST_MAGIC))
+                for one in looks:
+                    file.write(note(one.pack(), TASKS_MAGIC))
         except OSError as error:
             raise FileError(path, f"cannot be written: {error.strerror}") from None
 

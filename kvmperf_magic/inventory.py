@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from kvmperf_magic.answers import Lines, View
 from kvmperf_magic.guests.discovery import machines, what_can_be_sampled
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.guests.survey import Facts, survey
 from kvmperf_magic.table import Categorical, Table
+from kvmperf_magic.views import Lines, View
 
 # what a list shows at once; the table has more
 _SHOWN = ("machine", "pid", "vmm", "vcpus", "memory MiB", "load %", "kernel", "up", "symbols")

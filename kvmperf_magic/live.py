@@ -18,16 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvmperf_magic.decoding import decode
 from kvmperf_magic.errors import KvmperfError, QueryError
 from kvmperf_magic.frontend import in_notebook
 from kvmperf_magic.guests.collecting import Collector
-from kvmperf_magic.guests.discovery import machines
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.history import History
+from kvmperf_magic.livenames import LiveNames
 from kvmperf_magic.liveview import LiveView
 from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, KERNEL_MODES, MODES, USER_MODES, mode_codes
-from kvmperf_magic.perfdata.sideband import Sideband
 from kvmperf_magic.places import watch
 from kvmperf_magic.profile.tally import News, news_of
 from kvmperf_magic.ranking import Look, sort_keys
@@ -37,13 +35,11 @@ from kvmperf_magic.sampler.options import SamplerOptions
 from kvmperf_magic.sampler.process import SamplerProcess
 from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.symbols.options import SymbolOptions
-from kvmperf_magic.symbols.spaces import AddressSpaces
-from kvmperf_magic.symbols.symbolizer import Symbolizer
+from kvmperf_magic.table import Table
 
 if TYPE_CHECKING:
     from kvmperf_magic.decoding import Decoded
 
-_LOOK = 5.0  # seconds between looks for VMs that came or went
 _STEP = 0.1  # seconds between looks at stop and the stream
 _SHORTEST = 0.05  # seconds between refreshes
 
@@ -84,20 +80,22 @@ class Top(LiveView):
         self.process = process
         self._until = None if duration is None else time.monotonic() + duration
         self._symbols = symbols or {}
-        self._machines = [Machine.from_json(told) for told in process.options.machines]
-        self._machines_due = 0.0
-        self._named_size = -1
-        self.guest_symbols: list[GuestSymbols] = []  # what was found so far, the newest last
-        self._spaces: AddressSpaces | None = None
-        self._symbolizer: Symbolizer | None = None
         self._history = History(history)
+        into_guests = process.options.guest and self._symbols.get("guest_symbols") != "none"
+        self._naming = LiveNames(
+            self._history,
+            [Machine.from_json(told) for told in process.options.machines],
+            self._symbols,
+            process.began,
+            into_guests=into_guests,
+        )
         self._end = threading.Event()
         self._refreshed = time.monotonic()
         self._target = _target_of(process.options)
         self.error: KvmperfError | None = None
         self._know(self._vms_of(None))
         self._collector: Collector | None = None
-        if process.options.guest and self._symbols.get("guest_symbols") != "none":
+        if into_guests:
             self._collector = collect(process.options, self._found)
         self._thread = threading.Thread(target=self._run, name="kvm_top", daemon=True)
         _running.add(self)
@@ -115,6 +113,21 @@ class Top(LiveView):
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
+    @property
+    def guest_symbols(self) -> list[GuestSymbols]:
+        """What was found of guests' kernels so far, the newest last."""
+        return self._naming.guest_symbols
+
+    @property
+    def symbols(self) -> Table:
+        """Where the names of each DSO met so far come from: dso, source, symbols, note."""
+        return self._naming.symbols
+
+    @property
+    def warnings(self) -> list[str]:
+        """What stands in the way of names, one line each."""
+        return self._naming.warnings
+
     def wait(self, seconds: float) -> bool:
         """Whether it has ended, after so many seconds at most."""
         return self._end.wait(seconds)
@@ -126,7 +139,7 @@ class Top(LiveView):
         if target.exists():
             target.replace(f"{target}.old")
         with self._lock:
-            self._history.save(target, self.guest_symbols)
+            self._history.save(target, self.guest_symbols, self._naming.looks())
         return open_recording(target, **self._symbols)
 
     def watch(self) -> None:
@@ -180,6 +193,7 @@ class Top(LiveView):
         finally:
             if self._collector is not None:
                 self._collector.stop()
+            self._naming.stop()
             try:
                 self.process.stop()
             except KvmperfError as error:
@@ -203,9 +217,10 @@ class Top(LiveView):
             self._history.feed(data, time.monotonic())
 
     def _refresh(self, now: float) -> None:
-        decoded = self._decoded()
-        if decoded is None and not self.refreshes:
+        samples = self._history.fresh()
+        if samples is None and not self.refreshes:
             return  # the first samples are still to come
+        decoded = self._naming.decoded(samples)
         seconds, self._refreshed = now - self._refreshed, now
         news = News()
         if decoded is not None:
@@ -232,59 +247,17 @@ class Top(LiveView):
             cpus=os.cpu_count() or 1,
         )
 
-    def _decoded(self) -> Decoded | None:
-        """The samples that came since this was asked the last time, named."""
-        history = self._history
-        samples = history.fresh()
-        if samples is None and not self.refreshes:
-            return None
-        sideband = history.sideband
-        if self._named_size != history.sideband_size or time.monotonic() >= self._machines_due:
-            self._named_size = history.sideband_size
-            self._renew(sideband)
-        if samples is None:
-            return None
-        assert self._symbolizer is not None
-        assert self._spaces is not None
-        return decode(
-            samples, sideband, history.events, self._machines, self._spaces, self._symbolizer
-        )
-
     def _found(self, symbols: GuestSymbols) -> None:
         """A VM's kernel was found, has started anew, or has loaded a module."""
         with self._lock:
-            self.guest_symbols.append(symbols)
-            self._named_size = -1
-
-    def _renew(self, sideband: Sideband) -> None:
-        """Maps, names and VMs have changed: see them, and keep the symbols found so far."""
-        now = time.monotonic()
-        if now >= self._machines_due:
-            self._machines = machines()
-            self._machines_due = now + _LOOK
-        names = {m.pid: m.name for m in self._machines if m.kind == "guest"}
-        guests = list(self.guest_symbols)
-        self._spaces = AddressSpaces(sideband.mmap, sideband.comm, sideband.fork)
-        if self._symbolizer is not None:
-            self._symbolizer.update(self._spaces, sideband.mmap, names, guests)
-            return
-        self._symbolizer = Symbolizer(
-            self._spaces,
-            sideband.mmap,
-            SymbolOptions.of(self._symbols),
-            build_ids={},
-            same_boot=True,
-            os_release=os.uname().release,
-            vm_names=names,
-            guest_symbols=guests,
-        )
+            self._naming.found(symbols)
 
     def _vms_of(self, decoded: Decoded | None) -> dict[int, str]:
         """The VMs that can have samples, by their VMM's pid, and those that have some now."""
         wanted = self.process.options.pids
         found = {
             machine.pid: machine.name
-            for machine in self._machines
+            for machine in self._naming.machines
             if machine.kind == "guest" and machine.accel != "tcg"
             if not wanted or machine.pid in wanted
         }
@@ -293,7 +266,7 @@ class Top(LiveView):
             met = zip(pids.tolist(), decoded.profile.machine.take(first).values(), strict=True)
             new = {pid: name for pid, name in met if pid and pid not in found}
             if new.keys() - self._names.keys():
-                self._machines_due = 0.0  # it has just started: the next refresh knows its name
+                self._naming.hurry()  # it has just started
             found |= new
         return found
 

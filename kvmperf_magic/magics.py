@@ -23,10 +23,11 @@ from kvmperf_magic.exporting import DIFF_FORMATS, SUFFIXES, format_of, suffixes_
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from kvmperf_magic.answers import DiffView, ReportView
+    from kvmperf_magic.diffview import DiffView
     from kvmperf_magic.inventory import MachineList
     from kvmperf_magic.live import Top
     from kvmperf_magic.recording import Recording
+    from kvmperf_magic.reportview import ReportView
 
 
 def readable(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -156,8 +157,8 @@ class KvmMagics(Magics):
             "--sort",
             metavar="KEYS",
             default="comm,dso,symbol",
-            help="of comm,pid,tid,cpu,dso,symbol,mode,machine,vcpu,event,srcline "
-            "(default: %(default)s)",
+            help="of comm,pid,tid,cpu,dso,symbol,mode,machine,vcpu,event,srcline,guest_comm,"
+            "guest_pid (default: %(default)s)",
         ),
         argument("--inline", action="store_true", help="what was inlined as frames of its own"),
         argument("--no-children", action="store_true", help="sort by self, not with children"),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kvmperf_magic.decoding import Decoded, decode
 from kvmperf_magic.errors import FileError
+from kvmperf_magic.guests.clock import ahead
 from kvmperf_magic.guests.machine import Machine
 from kvmperf_magic.guests.tasks import TaskLooks
 from kvmperf_magic.perfdata.chains import Chains
@@ -119,11 +120,7 @@ class Source:
 
     @cached_property
     def _clock_offset(self) -> int:
-        """How far, in ns, perf's clock is ahead of CLOCK_MONOTONIC_RAW: both count as fast.
-
-        Every sample lies between the recording's begin and its end, which says how far it can be;
-        the smallest such offset is taken.
-        """
+        """How far, in ns, perf's clock is ahead of CLOCK_MONOTONIC_RAW."""
         time = self.file.samples.time
         try:
             begin, end = (int(at) for at in self.file.kvmperf["raw"])
@@ -131,8 +128,7 @@ class Source:
             return 0
         if not len(time) or not 0 < begin <= end < 1 << 62:
             return 0
-        least, most = int(time[-1]) - end, int(time[0]) - begin
-        return 0 if least <= 0 <= most else min(least, most, key=abs)
+        return ahead(begin, end, int(time[0]), int(time[-1]))
 
     @cached_property
     def spaces(self) -> AddressSpaces:
@@ -157,17 +153,24 @@ class Source:
             return self.file.samples.chains
         return Chains.of(offsets, words)
 
-    def carried(self) -> bytes:
-        """All that names this recording's samples and stacks, as it can carry it."""
+    def carried(self, lines: bool | None = None) -> bytes:
+        """All that names this recording's samples and stacks, as it can carry it, with their source
+        lines; None: with those that are known already."""
         if self._remembered is not None:
             # what was kept is names alone: find out again where they come from
-            return Source(self.file, self.options).carried()
+            wanted = True if lines is None and self._lined else lines
+            return Source(self.file, self.options).carried(wanted)
         _ = self.decoded.profile.stacked
+        if lines and not self._lined:
+            self.lined(False)
+        tables = self.symbolizer.kept()
+        if lines is False:
+            tables = [replace(one, lines=None) for one in tables]
         own, chains = self.file.samples.chains, self.chains
         made = chains is not own
         return kept.encode(
             Keeping(
-                self.symbolizer.kept(),
+                tables,
                 self.symbolizer.contained,
                 chains.compact() if made else None,
                 tuple(self._stack_warnings) if made else (),
@@ -183,18 +186,18 @@ class Source:
     @cached_property
     def decoded(self) -> Decoded:
         if self._remembered is not None:
-            return self._remembered.decoded
+            return self._remembered.decoded.with_tasks(self.guest_tasks)
         start = clock.perf_counter()
         decoded = self._decode()
         if self._memory and clock.perf_counter() - start > _WORTH_KEEPING:
-            return self._memory.keep(decoded)
-        return decoded
+            decoded = self._memory.keep(decoded)
+        return decoded.with_tasks(self.guest_tasks)
 
     def lined(self, inline: bool) -> Decoded:
         """`decoded` with source lines, and with inlined functions as frames if `inline`."""
         if inline not in self._lined:
             fresh = self._decode() if self._remembered is not None else self.decoded
-            self._lined[inline] = fresh.lined(inline=inline)
+            self._lined[inline] = fresh.with_tasks(self.guest_tasks).lined(inline=inline)
         return self._lined[inline]
 
     @property

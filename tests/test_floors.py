@@ -24,22 +24,24 @@ FLOORS = (
     "guests sampler",
     "unwinding",
     "profile lost",
-    "callchains stacks whose lining decoding remembering source filters guestcolumns",
-    "exporting describing recording",
+    "callchains stacks whose lining decoding remembering source filters",
+    "exporting describing contents recording",
     "export",
-    "answers dashboard facets heatmap comparison inventory",
-    "recorder history ranking places liveview live",
+    "views flamegraphs reportview diffview dashboard facets heatmap comparison inventory",
+    "recorder history ranking places liveview livenames live",
     "arguments completion magics",
     "demo",
     "cli __main__ __init__",
 )
 # a recording answers for itself: imported when it is asked to, or to name a type
 UPWARD = {
-    ("recording", "answers"),
+    ("recording", "reportview"),
+    ("recording", "flamegraphs"),
     ("recording", "heatmap"),
     ("exporting", "export"),
-    ("exporting", "answers"),
-    ("export", "answers"),
+    ("exporting", "reportview"),
+    ("export", "reportview"),
+    ("export", "diffview"),
 }
 PACKAGES = {
     module.__name__: Path(str(module.__file__)).parent

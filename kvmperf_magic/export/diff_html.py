@@ -8,7 +8,7 @@ from kvmperf_magic.profile.show import short_dso
 from kvmperf_widgets.page import Page
 
 if TYPE_CHECKING:
-    from kvmperf_magic.answers import DiffView
+    from kvmperf_magic.diffview import DiffView
 
 _ROWS = 60
 _LINK = "diff"

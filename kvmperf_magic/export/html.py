@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kvmperf_widgets.page import Page
 
 if TYPE_CHECKING:
-    from kvmperf_magic.answers import ReportView
+    from kvmperf_magic.reportview import ReportView
 
 _ROWS = 60
 

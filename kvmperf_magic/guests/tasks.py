@@ -11,8 +11,10 @@ import threading
 import time
 import zlib
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from kvmperf_magic.errors import KvmperfError
 from kvmperf_magic.guests.linux import LinuxKernel
 from kvmperf_magic.guests.machine import Machine
-from kvmperf_magic.guests.watch import watch
+from kvmperf_magic.guests.watch import GuestWatch, watch
 from kvmperf_magic.table import Categorical
 
 EVERY = 0.05  # seconds between looks
@@ -147,33 +149,60 @@ class TaskLooks:
 
 
 class TaskSampler:
-    """A thread that looks at what the CPUs of these VMs run, until `stop()` gives all its looks."""
+    """A thread that looks at what the CPUs of these VMs run, until `stop()` gives all its looks.
+    `know()` more VMs and `looks()` meanwhile are for who goes on and on, with `forget()`."""
 
     def __init__(self, machines: Sequence[Machine], every: float = EVERY) -> None:
         self._every = every
-        self._watched = {machine.pid: watch(machine) for machine in machines}
+        self._lock = threading.Lock()
+        self._watched: dict[int, GuestWatch] = {}
+        self.know(machines)
         self._current: dict[int, tuple[LinuxKernel, CurrentTasks]] = {}
         self._seen: dict[int, _Seen] = {}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kvmperf-tasks", daemon=True)
         self._thread.start()
 
+    def know(self, machines: Iterable[Machine]) -> None:
+        """Look at these VMs, too."""
+        with self._lock:
+            for machine in machines:
+                self._watched.setdefault(machine.pid, watch(machine))
+
     def stop(self) -> list[TaskLooks]:
         """End it; what was seen, of each VM of which anything was."""
         self._end.set()
         self._thread.join()
-        return [one.looks(pid) for pid, one in self._seen.items() if len(one.time)]
+        return self.looks()
+
+    def looks(self, since: int = 0) -> list[TaskLooks]:
+        """What was seen from `since` (ns, CLOCK_MONOTONIC_RAW) until now."""
+        with self._lock:
+            found = [one.looks(pid, since) for pid, one in self._seen.items()]
+        return [one for one in found if len(one.time)]
+
+    @property
+    def reach(self) -> float:
+        """How many seconds a look may be from what it tells of."""
+        with self._lock:
+            return _NEAR * max((one.every for one in self._seen.values()), default=0.0)
+
+    def forget(self, before: int) -> None:
+        """Let go of older looks."""
+        with self._lock:
+            for one in self._seen.values():
+                one.forget(before)
 
     def _run(self) -> None:
         while not self._end.wait(self._every):
-            for pid in list(self._watched):
+            for pid, watched in list(self._watched.items()):
                 try:
-                    self._look(pid)
+                    self._look(pid, watched)
                 except KvmperfError:  # it has ended
                     del self._watched[pid]
 
-    def _look(self, pid: int) -> None:
-        kernel = self._watched[pid].kernel
+    def _look(self, pid: int, watched: GuestWatch) -> None:
+        kernel = watched.kernel
         # not found yet, which others see to; or nothing to be looked at so often
         if kernel is None or not kernel.memory.vmm.cheap:
             return
@@ -181,12 +210,13 @@ class TaskSampler:
         if known is None or known[0] is not kernel:
             known = self._current[pid] = kernel, CurrentTasks(kernel)
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
-        seen = self._seen.get(pid)
-        if seen is None:
-            seen = self._seen[pid] = _Seen(max(self._every, _EACH * kernel.cpus))
+        with self._lock:
+            seen = self._seen.setdefault(pid, _Seen(max(self._every, _EACH * kernel.cpus)))
         if now >= seen.due:
             seen.due = now + int(seen.every * 1e9)
-            seen.add(now, known[1].look())
+            found = known[1].look()
+            with self._lock:
+                seen.add(now, found)
 
 
 class _Seen:
@@ -205,9 +235,15 @@ class _Seen:
                 self.cpu.append(cpu)
                 self.task.append(self._tasks.setdefault(task, len(self._tasks)))
 
-    def looks(self, pid: int) -> TaskLooks:
-        columns = np.array(self.time), np.array(self.cpu), np.array(self.task)
-        return TaskLooks(pid, self.every, *columns, list(self._tasks))
+    def looks(self, pid: int, since: int) -> TaskLooks:
+        at = bisect_left(self.time, since)
+        time, cpu, task = (np.array(column[at:]) for column in (self.time, self.cpu, self.task))
+        return TaskLooks(pid, self.every, time, cpu, task, list(self._tasks))
+
+    def forget(self, before: int) -> None:
+        at = bisect_left(self.time, before)
+        for column in (self.time, self.cpu, self.task):
+            del column[:at]
 
 
 @dataclass(frozen=True)
@@ -221,6 +257,16 @@ class GuestTasks:
     comm: Categorical
     pid: NDArray[np.int32]
     sure: NDArray[np.float64]
+
+    @classmethod
+    def unseen(cls, samples: int) -> Self:
+        """Of so many samples, where nobody looked."""
+        pid, sure = np.full(samples, -1, np.int32), np.zeros(samples)
+        return cls(Categorical.constant("", samples), pid, sure)
+
+    def take(self, rows: Any) -> Self:
+        """Of the samples that a mask, slice or index array chooses."""
+        return replace(self, comm=self.comm.take(rows), pid=self.pid[rows], sure=self.sure[rows])
 
 
 def tasks_of(

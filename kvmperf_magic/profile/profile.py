@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvmperf_magic.guests.tasks import GuestTasks
 from kvmperf_magic.modes import GUEST_MODES, MODES, mode_codes
 from kvmperf_magic.numbering import hash_rows, number
 from kvmperf_magic.profile.groups import group, sums, within
@@ -96,10 +97,31 @@ class Profile:
     stacked_later: Callable[[], Stacked]
     unit: str = ""
     srcline: Categorical | None = None  # file:line, where it was asked for
+    tasks_later: Callable[[], GuestTasks] | None = None  # None: nobody looked into guests
 
     @cached_property
     def stacked(self) -> Stacked:
         return self.stacked_later()
+
+    @cached_property
+    def tasks(self) -> GuestTasks:
+        """The process that a guest's CPU ran, of each sample."""
+        return self.tasks_later() if self.tasks_later else GuestTasks.unseen(len(self))
+
+    @property
+    def guest_comm(self) -> Categorical:
+        """Its command; "" for host samples, and where nothing was seen."""
+        return self.tasks.comm
+
+    @property
+    def guest_pid(self) -> NDArray[np.int32]:
+        """Its pid within the guest; -1 for host samples, and where nothing was seen."""
+        return self.tasks.pid
+
+    @property
+    def guest_sure(self) -> NDArray[np.float64]:
+        """How sure that is, 0 to 1: see `GuestTasks`."""
+        return self.tasks.sure
 
     @property
     def stack(self) -> NDArray[np.int32]:
@@ -137,7 +159,8 @@ class Profile:
         def later() -> Stacked:
             return replace(self.stacked, stack=self.stack[rows])
 
-        return replace(self, **columns, stacked_later=later)
+        watched = self.tasks_later and (lambda: self.tasks.take(rows))
+        return replace(self, **columns, stacked_later=later, tasks_later=watched)
 
     def in_modes(self, modes: Iterable[str] | str | None) -> Profile:
         """The samples whose leaf runs in these modes (`host` and `guest`: all of that side)."""
@@ -163,6 +186,9 @@ class Sample:
     machine: str = "host"
     event: str = "cpu-clock"
     ip: int = 0
+    guest_comm: str = ""
+    guest_pid: int = -1
+    guest_sure: float = 0.0
 
 
 def profile_of(samples: Iterable[Sample], unit: str = "") -> Profile:
@@ -187,18 +213,18 @@ def profile_of(samples: Iterable[Sample], unit: str = "") -> Profile:
     )
     leaf = stacks.leaves[np.array(stack, np.int64)]
 
-    def ints(name: str, kind: Any) -> NDArray[Any]:
+    def numbers(name: str, kind: Any) -> NDArray[Any]:
         return np.array([getattr(row, name) for row in rows], dtype=kind)
 
     return Profile(
-        time=ints("time", np.uint64),
-        period=ints("period", np.uint64),
+        time=numbers("time", np.uint64),
+        period=numbers("period", np.uint64),
         mode=frames.mode[leaf],
-        ip=ints("ip", np.uint64),
-        pid=ints("pid", np.int32),
-        tid=ints("tid", np.int32),
-        cpu=ints("cpu", np.int32),
-        vcpu=ints("vcpu", np.int32),
+        ip=numbers("ip", np.uint64),
+        pid=numbers("pid", np.int32),
+        tid=numbers("tid", np.int32),
+        cpu=numbers("cpu", np.int32),
+        vcpu=numbers("vcpu", np.int32),
         event=categorical([row.event for row in rows]),
         comm=categorical([row.comm for row in rows]),
         symbol=frames.symbol.take(leaf),
@@ -206,6 +232,11 @@ def profile_of(samples: Iterable[Sample], unit: str = "") -> Profile:
         machine=categorical([row.machine for row in rows]),
         stacked_later=lambda: Stacked(np.array(stack, np.int32), stacks, frames),
         unit=unit,
+        tasks_later=lambda: GuestTasks(
+            categorical([row.guest_comm for row in rows]),
+            numbers("guest_pid", np.int32),
+            numbers("guest_sure", np.float64),
+        ),
     )
 
 
@@ -228,9 +259,15 @@ class Pairs:
     stacks: Stacks
 
 
-def pairs_of(profile: Profile, ids: NDArray[np.int64], groups: int) -> Pairs:
-    """Sums the samples by (`ids`, stack); `ids` numbers the samples' groups below `groups`."""
-    weight = profile.period.astype(np.float64)
+def pairs_of(
+    profile: Profile,
+    ids: NDArray[np.int64],
+    groups: int,
+    weight: NDArray[np.float64] | None = None,
+) -> Pairs:
+    """Sums the samples by (`ids`, stack); `ids` numbers the samples' groups below `groups`.
+    `weight` of a sample is its period unless it is given."""
+    weight = profile.period.astype(np.float64) if weight is None else weight
     merged, stacks = profile.stacks.merged
     stack = merged[profile.stack]
     count = len(stacks)

@@ -25,8 +25,10 @@ from kvmperf_magic.profile.show import TableView, counted
 from kvmperf_magic.table import Categorical, Column, Table
 
 FRAME_KEYS = ("dso", "symbol", "mode")
-SAMPLE_KEYS = ("comm", "pid", "tid", "cpu", "machine", "vcpu", "event")
+GUEST_KEYS = ("guest_comm", "guest_pid")  # the process that a guest's CPU ran
+SAMPLE_KEYS = ("comm", "pid", "tid", "cpu", "machine", "vcpu", "event", *GUEST_KEYS)
 SORT_KEYS = (*SAMPLE_KEYS, *FRAME_KEYS)
+SURE = "guest_sure"  # the column that comes with GUEST_KEYS
 LINE_KEY = "srcline"  # of profiles whose frames have lines
 
 _ADDENDS = 4_000_000  # (sample group, stack, frame) summed at a time: bounds the memory
@@ -38,7 +40,9 @@ class Report(TableView):
 
     - overhead, children_overhead: percent of `total`, of the symbol alone and with its callees,
     - self, children: the same as sums of periods, in `unit`,
-    - samples: the number of samples whose leaf it is.
+    - samples: the number of samples whose leaf it is,
+    - guest_sure: by guest_comm or guest_pid only: of which percentage of the row (of `children`
+      where there are) the process is sure, seen before and after the sample.
 
     The two of children are missing where children=False.
     """
@@ -52,7 +56,7 @@ class Report(TableView):
 
     @property
     def shown(self) -> list[str]:
-        numbers = [c for c in (*self.bars, "samples") if c in self.table]
+        numbers = [c for c in (*self.bars, "samples", SURE) if c in self.table]
         return [*numbers, *self.sort]
 
     @property
@@ -122,6 +126,10 @@ def report(
     columns["self"] = own[ranking]
     columns["children"] = inclusive[ranking]
     columns["samples"] = samples[ranking]
+    if told_of_guests(keys):
+        certain = pairs_of(profile, groups.ids, len(groups), sure_weight(profile))
+        _, surely = _inclusive(certain, certain.stacks, entry, entries)
+        columns[SURE] = percent_of(surely[ranking], inclusive[ranking])
     return Report(Table(columns), keys, everything, len(profile), profile.unit)
 
 
@@ -141,7 +149,25 @@ def _flat(profile: Profile, keys: tuple[str, ...], percent_limit: float) -> Repo
     for key, column in zip(keys, by, strict=True):
         columns[key] = _take(column, groups.row[ranking])
     columns |= {"overhead": own[ranking] * scale, "self": own[ranking], "samples": samples[ranking]}
+    if told_of_guests(keys):
+        surely = sums(groups.ids, sure_weight(profile), len(groups))
+        columns[SURE] = percent_of(surely[ranking], own[ranking])
     return Report(Table(columns), keys, everything, len(profile), profile.unit)
+
+
+def told_of_guests(keys: Iterable[str]) -> bool:
+    """Whether rows are by what ran in guests, which is not sure of every sample."""
+    return not set(keys).isdisjoint(GUEST_KEYS)
+
+
+def sure_weight(profile: Profile) -> NDArray[np.float64]:
+    """The period of each sample whose guest process is sure, 0 of the others."""
+    return np.where(profile.guest_sure == 1, profile.period.astype(np.float64), 0.0)
+
+
+def percent_of(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    """The percentage of each row; 0 of nothing."""
+    return np.where(whole > 0, 100.0 * part / np.where(whole > 0, whole, 1), 0.0)
 
 
 def frame_groups(profile: Profile, keys: Sequence[str]) -> NDArray[np.int64]:

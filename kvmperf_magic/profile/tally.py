@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kvmperf_magic.modes import MODES
 from kvmperf_magic.profile.groups import codes_of, group_rows, sums, whole_numbers
 from kvmperf_magic.profile.profile import Profile
+from kvmperf_magic.profile.report import sure_weight, told_of_guests
 from kvmperf_magic.table import Categorical
 
 TREND = 60  # buckets of time that are kept of every row
@@ -30,12 +31,14 @@ Row = tuple[str | int, ...]  # a value a key, then the VMM's pid, 0 for the host
 @dataclass(frozen=True)
 class News:
     """What one refresh brought: a name, period (int64) and samples (int64) a row; the sums of
-    periods of each machine by mode."""
+    periods of each machine by mode; of each row the periods whose guest process is sure, where
+    rows are by that."""
 
     rows: list[Row] = field(default_factory=list)
     period: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     samples: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     modes: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    sure: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))  # one for all: none
 
 
 def news_of(
@@ -60,7 +63,10 @@ def news_of(
     named = [_values(key, column, row) for key, column in zip(keys, columns, strict=True)]
     rows = list(zip(*named, machine_pid[row].tolist(), strict=True))
     samples = np.bincount(groups.ids, minlength=len(groups)).astype(np.int64)
-    return News(rows, np.minimum(period, _MOST_PERIOD), samples, modes)
+    sure = np.zeros(len(groups))
+    if told_of_guests(keys):
+        sure = sums(groups.ids, sure_weight(profile)[chosen], len(groups))
+    return News(rows, np.minimum(period, _MOST_PERIOD), samples, modes, sure)
 
 
 def _values(key: str, column: Categorical | NDArray[Any], row: NDArray[np.int64]) -> list[Any]:
@@ -73,7 +79,8 @@ def _values(key: str, column: Categorical | NDArray[Any], row: NDArray[np.int64]
 @dataclass(frozen=True)
 class Tally:
     """Rows in the order in which they were met; one whose `period` has faded to 0 is kept as long
-    as its trend tells something. `samples` fade to fractions, or they would all be 0 soon.
+    as its trend tells something. `samples` fade to fractions, or they would all be 0 soon, and so
+    does `sure`, the part of `period` whose guest process is sure.
 
     trend: float32[rows, TREND], the periods of each bucket of time, the running one last; modes:
     by machine float64[mode, STRIP], the same for each mode of `MODES`.
@@ -84,6 +91,7 @@ class Tally:
     samples: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     trend: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, TREND), np.float32))
     modes: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    sure: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def then(self, news: News, buckets: int = 0, *, decay: bool = True) -> Self:
         """With these news, and when so many buckets have begun since the last. What there was
@@ -95,7 +103,8 @@ class Tally:
     def zeroed(self) -> Self:
         """Nothing counted; the trends stay."""
         rows = len(self.rows)
-        return replace(self, period=np.zeros(rows, np.int64), samples=np.zeros(rows))
+        none = np.zeros(rows)
+        return replace(self, period=np.zeros(rows, np.int64), samples=none, sure=none)
 
     def _faded(self, buckets: int) -> Self:
         period = self.period - -(-self.period // 8)
@@ -107,6 +116,7 @@ class Tally:
             rows=[row for row, kept in zip(self.rows, keep.tolist(), strict=True) if kept],
             period=period[keep],
             samples=self.samples[keep] * 0.875,
+            sure=self.sure[keep] * 0.875,
             trend=trend[keep],
             modes={pid: of for pid, of in modes.items() if of.any()},
         )
@@ -116,16 +126,24 @@ class Tally:
         at = np.array([place.setdefault(row, len(place)) for row in news.rows], np.int64)
         new = len(place) - len(self.rows)
         period, samples = np.pad(self.period, (0, new)), np.pad(self.samples, (0, new))
+        sure = np.pad(self.sure, (0, new))
         trend = np.pad(self.trend, ((0, new), (0, 0)))
         period[at] += news.period
         samples[at] += news.samples
+        sure[at] += news.sure
         trend[at, -1] += news.period
         modes = dict(self.modes)
         for pid, weights in news.modes.items():
             modes[pid] = modes[pid].copy() if pid in modes else np.zeros((len(MODES), STRIP))
             modes[pid][:, -1] += weights
         return replace(
-            self, rows=list(place), period=period, samples=samples, trend=trend, modes=modes
+            self,
+            rows=list(place),
+            period=period,
+            samples=samples,
+            trend=trend,
+            modes=modes,
+            sure=sure,
         )
 
     def _bounded(self) -> Self:
@@ -140,15 +158,19 @@ class Tally:
         place = {row: i for i, row in enumerate(rows)}
         into = np.array([place.setdefault(name, len(place)) for name in names.values()], np.int64)
         new = len(place) - len(rows)
-        period, samples = (
+        period, samples, sure = (
             np.pad(self.period[keep], (0, new)),
             np.pad(self.samples[keep], (0, new)),
+            np.pad(self.sure[keep], (0, new)),
         )
         trend = np.pad(self.trend[keep], ((0, new), (0, 0)))
         np.add.at(period, into, self.period[rest])
         np.add.at(samples, into, self.samples[rest])
+        np.add.at(sure, into, self.sure[rest])
         np.add.at(trend, into, self.trend[rest])
-        return replace(self, rows=list(place), period=period, samples=samples, trend=trend)
+        return replace(
+            self, rows=list(place), period=period, samples=samples, trend=trend, sure=sure
+        )
 
 
 def _others(row: Row) -> Row:

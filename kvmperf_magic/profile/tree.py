@@ -61,8 +61,9 @@ def build_tree(
     """The call tree of all samples; frames equal in these of symbol, dso and mode are one.
 
     `roots` are the labels above the stacks. "auto": host samples stand under their comm, guest
-    samples under the VM, "vCPU n" and "[guest kernel]" or "[guest user]" (the leaf's mode), with
-    only the guest's frames below: what the VMM's thread did to get there is no part of the guest.
+    samples under the VM, "vCPU n", where it is known the process that ran there ("dd", "dd ?"
+    where that is not sure), and "[guest kernel]" or "[guest user]" (the leaf's mode), with only
+    the guest's frames below: what the VMM's thread did to get there is no part of the guest.
     Else any sort keys of a sample ("comm,tid"), and whole stacks below.
     order="callee" turns every path round: the leaf first, its callers below, labels last.
     """
@@ -157,6 +158,11 @@ def _auto_labels(profile: Profile) -> tuple[NDArray[np.int64], list[tuple[str, .
         np.where(guest, profile.vcpu, 0),
         np.where(guest, profile.mode, 0),
     ]
+    if profile.tasks_later is not None:
+        columns += [
+            np.where(guest, codes_of(profile.guest_comm), 0),
+            np.where(guest & (profile.guest_pid >= 0), 1 + (profile.guest_sure == 1), 0),
+        ]
     groups = group_rows([c.astype(np.int64) for c in columns], len(profile))
     labels: list[tuple[str, ...]] = []
     for row in groups.row.tolist():
@@ -167,12 +173,21 @@ def _auto_labels(profile: Profile) -> tuple[NDArray[np.int64], list[tuple[str, .
                 (
                     profile.machine.categories[profile.machine.codes[row]],
                     f"vCPU {vcpu}" if vcpu >= 0 else "vCPU ?",
+                    *_process(profile, row),
                     "[guest kernel]" if kernel else "[guest user]",
                 )
             )
         else:
             labels.append((profile.comm.categories[profile.comm.codes[row]],))
     return groups.ids, labels
+
+
+def _process(profile: Profile, row: int) -> tuple[str, ...]:
+    """The label of the process that a sample's vCPU ran, if it is known."""
+    if profile.guest_pid[row] < 0:
+        return ()
+    name = profile.guest_comm.categories[profile.guest_comm.codes[row]] or "[no name]"
+    return (name if profile.guest_sure[row] == 1 else f"{name} ?",)
 
 
 def _key_labels(

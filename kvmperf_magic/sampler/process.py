@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -90,6 +91,7 @@ class SamplerProcess:
         self.stream: int | None = None
         self._heard = _Heard()
         self._open: set[int] = set()
+        self.began = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)  # before the first sample
         self._child = self._spawn()
         self._finalizer = weakref.finalize(self, _end, self._child, self._open)
         reader = threading.Thread(

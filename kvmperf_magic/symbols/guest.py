@@ -19,6 +19,7 @@ from kvmperf_magic.symbols import kallsyms
 from kvmperf_magic.symbols.elf import ElfImage, Segments
 from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.symbols.kept import KERNEL, PROGRAM, Keeping, Kept
+from kvmperf_magic.symbols.keptlines import KeptLines
 from kvmperf_magic.symbols.kernel import (
     GUEST_IMAGE,
     KernelMaps,
@@ -27,7 +28,7 @@ from kvmperf_magic.symbols.kernel import (
     kernel_maps,
 )
 from kvmperf_magic.symbols.lines import Lines, Located
-from kvmperf_magic.symbols.names import NamedTable, NameList
+from kvmperf_magic.symbols.names import UNKNOWN, NamedTable, NameList
 from kvmperf_magic.symbols.options import PathLike, SymbolOptions
 from kvmperf_magic.symbols.slide import Fit
 from kvmperf_magic.symbols.symboltable import SymbolTable
@@ -94,6 +95,10 @@ class Guest:
         self._kernel: NamedTable | None = None
         self.kernel = self._nothing
         self._lines: Lines | None = None
+        self._refused: list[str] = []  # why what came before `kernel` was not taken
+        self._modules: list[str] = []  # in whose code samples were
+        self._user = False  # whether any were in user code
+        self._keeping = keeping
         # what is named for this guest comes before what was kept of it
         named = sources or options.guest_symbols == "host" or self._mounted("kallsyms")
         self._kept = keeping.kernel(pid, boot=boot) if keeping and not named else None
@@ -118,7 +123,7 @@ class Guest:
 
     def kept(self) -> Iterator[Kept]:
         """What was asked for, as a recording can carry it."""
-        kernel = self.kernel
+        kernel, user = self._kernel_source, self._user_source
         yield Kept(
             *(self.pid, KERNEL, "", ""),
             None if self._kernel is None else self._kernel.asked_for(),
@@ -127,10 +132,72 @@ class Guest:
             maps=tuple((start, end, name) for start, end, name, _ in self._maps.rows),
             warnings=tuple(self.warnings.values()),
         )
-        if self._elf is not None:
-            segments, named, path, count = self._elf
-            told = ("", "", named.asked_for(), path, "", count)
-            yield Kept(self.pid, PROGRAM, *told, segments=segments, boot=self._boot)
+        for name in self._modules:
+            module = self._module_source(name)
+            told = (module.source, module.note, module.size)
+            yield Kept(self.pid, KERNEL, name, "", None, *told, boot=self._boot)
+        if self._elf is not None or self._user:
+            lines = self._kept_program.lines if self._kept_program else None
+            if self._lines is not None:
+                lines = KeptLines.of(self._lines.known)
+            segments, table = None, None
+            if self._elf is not None:
+                segments, table = self._elf[0], self._elf[1].asked_for()
+            told = (user.source, user.note, user.size)
+            yield Kept(
+                *(self.pid, PROGRAM, "", "", table),
+                *told,
+                segments=segments,
+                boot=self._boot,
+                lines=lines,
+            )
+
+    def sources(self) -> Iterator[tuple[str, str, int, str]]:
+        """(DSO, source, symbols, note) of its kernel, and of its modules and its user code as far
+        as samples were in them; a note says why what came before it was refused."""
+        rows = [("kernel", self._kernel_source)]
+        rows += [(name, self._module_source(name)) for name in self._modules]
+        if self._elf is not None or self._user:
+            rows.append(("user", self._user_source))
+        for name, found in rows:
+            yield f"{self.name} {name}", found.source, found.size, found.note
+
+    @property
+    def _kernel_source(self) -> KernelSymbols:
+        kernel = self.kernel
+        said = [
+            self.warnings[key] for key in ("kallsyms", "modules", "host") if key in self.warnings
+        ]
+        notes = [kernel.note, *self._refused, *map(self._own, said)]
+        if kernel.table is None and not any(notes):
+            notes = [self._own(self.warnings.get("kernel", ""))]
+        return KernelSymbols(None, kernel.source, "; ".join(filter(None, notes)), kernel.size)
+
+    def _module_source(self, name: str) -> KernelSymbols:
+        carried = self._keeping if self._kept else None
+        kept = carried.kernel(self.pid, name, self._boot) if carried else None
+        if kept is not None:
+            return KernelSymbols(None, kept.source, kept.note, kept.count)
+        table = self.kernel.table
+        count = 0
+        if table is not None and name[1:-1] in table.modules.categories:
+            code = table.modules.categories.index(name[1:-1])
+            count = int(np.count_nonzero(table.modules.codes == code))
+        if count:
+            return KernelSymbols(None, self.kernel.source, self.kernel.note, count)
+        return KernelSymbols(None, "", "not among the symbols of its kernel")
+
+    @property
+    def _user_source(self) -> KernelSymbols:
+        kept = self._kept_program
+        if kept is not None:
+            return KernelSymbols(None, kept.source, kept.note, kept.count)
+        path, count = self._elf[2:] if self._elf is not None else ("", 0)
+        return KernelSymbols(None, path, self._own(self.warnings.get("elf", "")), count)
+
+    def _own(self, warning: str) -> str:
+        """A warning as a note in a row that names this guest."""
+        return warning.removeprefix(f"{self.name}: ")
 
     @property
     def _nothing(self) -> KernelSymbols:
@@ -145,6 +212,7 @@ class Guest:
         self.__dict__.pop("_candidates", None)
         self._seen, self._judged = np.zeros(0, np.uint64), -1
         self.kernel, self._kernel = self._nothing, None
+        self._refused = []
 
     def _modules_file(self) -> Path | None:
         mounted = self._mounted("modules")
@@ -210,15 +278,11 @@ class Guest:
         named_table = NamedTable(table, self._names, readable=self._options.demangle)
         return image.segments, named_table, str(path), len(table)
 
-    @property
-    def elf_source(self) -> tuple[str, int] | None:
-        """The ELF file for user code and how many symbols it has."""
-        return None if self._elf is None else self._elf[2:]
-
     def resolve_user(
         self, address: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """The numbers of symbol and DSO for addresses of guest user code."""
+        self._user = True
         symbol, dso, inside = self._by_elf(address)
         outside = len(address) - int(inside.sum())
         if self._kept is not None and not self._elf_path:
@@ -250,7 +314,11 @@ class Guest:
 
     def locate(self, address: NDArray[np.uint64], located: Located) -> None:
         """The source lines of what runs the guest's own program."""
-        if self._elf is not None and self._kept_program is None:
+        kept = self._kept_program
+        if kept is not None:
+            if kept.lines is not None:
+                located.put(np.arange(len(address)), kept.lines, address)
+        elif self._elf is not None:
             segments, _, path, _ = self._elf
             rows = np.flatnonzero(segments.runs(address))
             if self._lines is None:
@@ -270,6 +338,8 @@ class Guest:
             rows = table.find(address)
             symbol = self._kernel.numbers(rows)
         dso = dso_numbers(self._names, table, self._maps, GUEST_IMAGE, rows, address)
+        met = dict.fromkeys((*self._modules, *self._names.categorical(dso).categories))
+        self._modules = [name for name in met if name not in {GUEST_IMAGE, UNKNOWN}]
         # a guest that is one ELF file runs it in kernel mode too
         lost = np.flatnonzero(rows < 0)
         elf_symbol, elf_dso, inside = self._by_elf(address[lost])
@@ -292,12 +362,13 @@ class Guest:
         if len(self._seen) == self._judged or not self._candidates:
             return
         self._judged = len(self._seen)
-        refused = []
+        refused: list[str] = []
         for source, fit in self._candidates:
             assert source.table is not None
             verdict = fit.judge(self._seen, self._maps.slide_of(source.table))
             if verdict.delta is not None:
                 self.warnings.pop("kernel", None)
+                self._refused = refused
                 chosen = source.moved(verdict.delta)
                 assert chosen.table is not None
                 if (chosen.source, chosen.note) != (self.kernel.source, self.kernel.note):
@@ -309,4 +380,4 @@ class Guest:
             )
         self.warnings["kernel"] = "; ".join(refused) + "; its kernel stays unnamed"
         self.kernel = KernelSymbols(None, "", "; ".join(refused))
-        self._kernel = None
+        self._kernel, self._refused = None, []

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from kvmperf_magic.symbols import modules
 from kvmperf_magic.symbols.debuginfod import Debuginfod
 from kvmperf_magic.symbols.kept import KERNEL, Keeping, Kept
+from kvmperf_magic.symbols.keptlines import KeptLines
 from kvmperf_magic.symbols.kernel import (
     HOST_IMAGE,
     KernelMaps,
     KernelSymbols,
     dso_numbers,
     host_symbols,
+    is_of_now,
+    loaded_modules,
     vmlinux,
 )
 from kvmperf_magic.symbols.lines import Lines, Located
@@ -61,12 +64,29 @@ class HostKernel:
         self._directory = kernel_directory
         self._lines: dict[str, tuple[Lines, int] | None] = {}
         self._parts: dict[str, tuple[NamedTable | None, KernelSymbols]] = {}
+        self._loaded = b""
+
+    def update(self, ksymbols: Table | None) -> None:
+        """Go on with more KSYMBOL records of the same recording."""
+        if ksymbols is not None and len(ksymbols) != len(self._ksymbols or ()):
+            self._parts.pop(BPF, None)
+        self._ksymbols = ksymbols
+
+    def refresh(self) -> None:
+        """Read the running kernel's list again if modules came or went since it was read."""
+        if "symbols" not in self.__dict__ or not is_of_now(self.symbols):
+            return
+        if loaded_modules() != self._loaded:
+            for name in ("symbols", "_image"):
+                self.__dict__.pop(name, None)
+            self._parts = {BPF: self._parts[BPF]} if BPF in self._parts else {}
 
     @cached_property
     def symbols(self) -> KernelSymbols:
         """The image's symbols, and those of modules that came with them."""
         kept = self._kept("")
         named = self._options.kallsyms is not None or self._options.vmlinux is not None
+        self._loaded = loaded_modules()
         if kept is not None and not named:
             return kept
         found = host_symbols(
@@ -124,11 +144,14 @@ class HostKernel:
 
     def locate(self, address: NDArray[np.uint64], located: Located) -> None:
         """The source lines of each address, by the image's vmlinux and the modules' .ko."""
-        if self._keeping is not None:
-            return
         where = self._maps.find(address)
         for one in np.unique(where[where >= 0]).tolist():
             rows = np.flatnonzero(where == one)
+            if self._keeping is not None:
+                kept = self._keeping.kernel(0, _kept_name(self._maps.names[one]))
+                if kept is not None and kept.lines is not None:
+                    located.put(rows, kept.lines, address[rows])
+                continue
             found = self._lines_of(one)
             if found is not None:
                 lines, delta = found
@@ -222,9 +245,30 @@ class HostKernel:
         if "symbols" in self.__dict__:
             parts = [("", self._image, self.symbols)]
             parts += [(name, part, found) for name, (part, found) in self._parts.items()]
+            lines = {name: kept for name, kept in self._asked() if kept is not None}
             for dso, part, found in parts:
                 table = None if part is None else part.asked_for()
-                yield Kept(0, KERNEL, dso, "", table, found.source, found.note, found.size)
+                told = (table, found.source, found.note, found.size)
+                yield Kept(0, KERNEL, dso, "", *told, lines=lines.pop(dso, None))
+            # modules whose names came with the image's
+            for dso, kept in lines.items():
+                yield Kept(0, KERNEL, dso, lines=kept)
+
+    def _asked(self) -> Iterator[tuple[str, KeptLines | None]]:
+        """The lines that were asked for of the image ("") and of modules, where they lie."""
+        if self._keeping is not None:
+            for one in self._keeping.tables:
+                if (one.machine, one.kind) == (0, KERNEL):
+                    yield one.dso, one.lines
+        for name, found in self._lines.items():
+            if found is not None:
+                lines, delta = found
+                yield _kept_name(name), KeptLines.of(lines.known, delta)
+
+
+def _kept_name(name: str) -> str:
+    """What a map is called among the tables that a recording carries."""
+    return "" if name == HOST_IMAGE else name
 
 
 def _name(

@@ -21,6 +21,7 @@ from kvmperf_magic.symbols.debuginfod import Debuginfod
 from kvmperf_magic.symbols.elf import ElfImage, Segments
 from kvmperf_magic.symbols.jitdump import Jit
 from kvmperf_magic.symbols.kept import JITTED, USER, Keeping, Kept
+from kvmperf_magic.symbols.keptlines import KeptLines
 from kvmperf_magic.symbols.lines import Lines, Located, has_lines
 from kvmperf_magic.symbols.names import NamedTable, NameList
 from kvmperf_magic.symbols.options import SymbolOptions
@@ -32,7 +33,8 @@ from kvmperf_magic.table import Categorical, Table
 class Image:
     """A mapped file: its names, and where its file offsets lie (None: they are addresses).
 
-    `count` is how many symbols the source has; `elf` the file that names and lines are in.
+    `count` is how many symbols the source has; `elf` the file that names and lines are in, `lines`
+    those that the recording carries.
     """
 
     named: NamedTable | None
@@ -41,6 +43,7 @@ class Image:
     note: str = ""
     count: int = 0
     elf: ElfImage | None = None
+    lines: KeptLines | None = None
 
 
 class Images:
@@ -70,6 +73,15 @@ class Images:
         self._users: dict[tuple[str, str, int], set[int]] = {}
         self._lines: dict[str, Lines] = {}
         self._generations: dict[tuple[int, int], NamedTable] = {}
+
+    def follow(self, jits: Mapping[int, Jit]) -> None:
+        """JIT compilers have gone on."""
+        self._generations = {
+            key: named
+            for key, named in self._generations.items()
+            if jits.get(key[0]) is self._jits.get(key[0])
+        }
+        self._jits = jits
 
     def update(self, spaces: AddressSpaces, mmap: Table) -> None:
         """Go on with more records of the same recording."""
@@ -124,8 +136,15 @@ class Images:
     def locate(self, epoch: NDArray[np.int32], ip: NDArray[np.uint64], located: Located) -> None:
         """The source lines of each address."""
         for rows, _, _, image, address in self.places(epoch, ip):
-            if image.elf is not None:
+            if image.lines is not None:
+                located.put(rows, image.lines, address)
+            elif image.elf is not None:
                 located.put(rows, self._lines_of(image.elf), address)
+
+    def _asked(self, image: Image) -> KeptLines | None:
+        """The lines of an image that were asked for, None where nobody asked."""
+        found = self._lines.get(image.elf.path) if image.elf else None
+        return image.lines if found is None else KeptLines.of(found.known)
 
     def _lines_of(self, elf: ElfImage) -> Lines:
         found = self._lines.get(elf.path)
@@ -180,6 +199,7 @@ class Images:
                 *(0, USER, name, build_id, table, image.source, image.note, image.count),
                 segments=image.segments,
                 processes=tuple(sorted(self._users.get(key, ()))),
+                lines=self._asked(image),
             )
         for pid in dict.fromkeys(pid for pid, _ in self._generations):
             jit = self._jits[pid]
@@ -237,7 +257,8 @@ class Images:
             named = None
             if kept.table is not None:
                 named = NamedTable(kept.table, self._names, readable=self._options.demangle)
-            found = Image(named, kept.segments, kept.source, kept.note, kept.count)
+            told = (kept.source, kept.note, kept.count)
+            found = Image(named, kept.segments, *told, lines=kept.lines)
             self._images[key] = found
         return found
 

@@ -14,10 +14,9 @@ import re
 import stat
 import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -68,12 +67,31 @@ class Jit:
 
 
 def of_recording(maps: Table, *, alive: bool, timed: bool) -> dict[int, Jit]:
-    """The dumps of the processes of a recording, of its MMAP records; see `read()`."""
-    found = {}
-    for pid, path in dumps_in(maps).items():
-        running = alive and Path(f"/proc/{pid}").is_dir()
-        found[pid] = read(path, pid, alive=running, timed=timed)
-    return found
+    """The code of the processes of a recording, by its MMAP records; see `Dump`."""
+    dumps = Dumps(timed=timed)
+    dumps.follow(maps)
+    return dumps.jits(alive=alive)
+
+
+class Dumps:
+    """The dumps of processes that may still write them. `timed`: see `Dump`."""
+
+    def __init__(self, *, timed: bool) -> None:
+        self._timed = timed
+        self._dumps: dict[int, Dump] = {}
+
+    def follow(self, maps: Table) -> None:
+        """Those that these MMAP records tell of, too."""
+        for pid, path in dumps_in(maps).items():
+            if pid not in self._dumps or self._dumps[pid].path != path:
+                self._dumps[pid] = Dump(path, pid, timed=self._timed)
+
+    def jits(self, *, alive: bool) -> dict[int, Jit]:
+        """What is in each now, by process; `alive`: those of this name may be asked."""
+        return {
+            pid: dump.read(alive=alive and Path(f"/proc/{pid}").is_dir())
+            for pid, dump in self._dumps.items()
+        }
 
 
 def dumps_in(maps: Table) -> dict[int, str]:
@@ -90,76 +108,120 @@ def dumps_in(maps: Table) -> dict[int, str]:
     return found
 
 
-def read(path: str, pid: int, *, alive: bool, timed: bool) -> Jit:
-    """The dump of a process; one without code, and a note, where none may be believed.
+class Dump:
+    """The dump of a process, which may go on writing it.
 
     `timed`: the recording's times are those of the dump's clock, CLOCK_MONOTONIC.
     """
-    note = "the dump is not here"
-    for place in (process_root(pid) / path.lstrip("/") if alive else Path(path), Path(path)):
-        try:
-            # a pipe would let the open wait for a writer
-            handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with os.fdopen(handle, "rb") as file:
-                found = os.fstat(file.fileno())
-                # as of perf maps: anybody could have written it
-                if not stat.S_ISREG(found.st_mode) or found.st_uid not in owners(pid, alive=alive):
-                    note = "the dump is no file of its process's user"
-                    continue
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    return parse(data, str(place), timed=timed)
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError) as error:
-            note = f"the dump cannot be read: {error}"
-    return Jit(path, np.zeros(1, np.uint64), lambda _: NO_SYMBOLS, note)
+
+    def __init__(self, path: str, pid: int, *, timed: bool) -> None:
+        self.path = path
+        self._pid, self._timed = pid, timed
+        self._file: tuple[int, int] | None = None
+        self._size = 0
+        self._reading: _Reading | None = None
+        self._jit = self._nothing("the dump is not here")
+
+    def read(self, *, alive: bool) -> Jit:
+        """What is in it now, the same as before if nothing has come; code of nothing, and a note,
+        where it may not be believed. What was read of a dump that is gone stays."""
+        path, pid = self.path, self._pid
+        for place in (process_root(pid) / path.lstrip("/") if alive else Path(path), Path(path)):
+            try:
+                # a pipe would let the open wait for a writer
+                handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                with os.fdopen(handle, "rb") as file:
+                    found = os.fstat(file.fileno())
+                    # as of perf maps: anybody could have written it
+                    trusted = found.st_uid in owners(pid, alive=alive)
+                    if stat.S_ISREG(found.st_mode) and trusted:
+                        return self._go_on(file.fileno(), found, str(place))
+                    self._forget("the dump is no file of its process's user")
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                self._forget(f"the dump cannot be read: {error}")
+        return self._jit
+
+    def _go_on(self, fd: int, found: os.stat_result, place: str) -> Jit:
+        file = found.st_dev, found.st_ino
+        if (file, found.st_size) == (self._file, self._size):
+            return self._jit
+        with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as data:
+            if self._reading is None or file != self._file or len(data) < self._reading.at:
+                self._reading = _Reading(data)
+            self._reading.go_on(data)
+            self._file, self._size = file, len(data)
+        self._jit = self._reading.jit(place, timed=self._timed)
+        return self._jit
+
+    def _forget(self, note: str) -> None:
+        self._file = self._reading = None
+        self._jit = self._nothing(note)
+
+    def _nothing(self, note: str) -> Jit:
+        return Jit(self.path, np.zeros(1, np.uint64), lambda _: NO_SYMBOLS, note)
 
 
-def parse(data: bytes | mmap.mmap, path: str = "", *, timed: bool = True) -> Jit:
+def parse(data: bytes, path: str = "", *, timed: bool = True) -> Jit:
     """A dump's bytes, up to where it was written. ValueError for what is no dump."""
-    if len(data) < _HEADER.size or data[:4] not in (b"DTiJ", b"JiTD"):
-        raise ValueError(f"it begins with {bytes(data[:4])!r}")
-    order = "<" if data[:4] == b"DTiJ" else ">"
-    flags = struct.unpack_from(order + _HEADER.format, data)[7]
-    notes = []
-    if not timed:
-        notes.append("recorded with another clock than CLOCK_MONOTONIC")
-    if flags & _ARCH_TIMESTAMP:
-        notes.append("its times are the processor's")
-    loads = list(islice(_loads(data, order), _MOST_LOADS))
-    loads.sort(key=lambda load: load[0])
-    starts, code = _generations(loads, timed=not notes)
-    if notes:
-        notes.append("of code that had the same place only the last is known")
-    return Jit(path, starts, _Tables(code), "; ".join(notes), len(loads))
+    reading = _Reading(data)
+    reading.go_on(data)
+    return reading.jit(path, timed=timed)
 
 
 _Load = tuple[int, int, int, bytes]
 
 
-def _loads(data: bytes | mmap.mmap, order: str) -> Iterable[_Load]:
-    """(time, start, end, name) of each load and move; a record that is cut off ends it."""
-    record, loaded, moved = (struct.Struct(order + s.format) for s in (_RECORD, _LOADED, _MOVED))
-    at = struct.unpack_from(order + "I", data, 8)[0]
-    at = max(at, _HEADER.size)
-    names: dict[int, bytes] = {}
-    while at + record.size <= len(data):
-        kind, size, time = record.unpack_from(data, at)
-        body, stop = at + record.size, at + size
-        if size < record.size or stop > len(data) or kind == _CLOSE:
-            return
-        at = stop
-        if kind == _LOAD and body + loaded.size < stop:
-            _, _, _, start, length, index = loaded.unpack_from(data, body)
-            text = bytes(data[body + loaded.size : min(stop, body + loaded.size + _LONGEST_NAME)])
-            names[index] = name = text.split(b"\0", 1)[0]
-        elif kind == _MOVE and body + moved.size <= stop:
-            _, _, _, _, start, length, index = moved.unpack_from(data, body)
-            name = names.get(index, b"")
-        else:
-            continue
-        if name and 0 < length < 2**47 and start + length < 2**64:
-            yield time, start, start + length, name
+class _Reading:
+    """What was read of a dump, record by record, up to `at`."""
+
+    def __init__(self, data: bytes | mmap.mmap) -> None:
+        """ValueError for what is no dump."""
+        if len(data) < _HEADER.size or data[:4] not in (b"DTiJ", b"JiTD"):
+            raise ValueError(f"it begins with {bytes(data[:4])!r}")
+        self._order = "<" if data[:4] == b"DTiJ" else ">"
+        self._flags = struct.unpack_from(self._order + _HEADER.format, data)[7]
+        self.at = max(struct.unpack_from(self._order + "I", data, 8)[0], _HEADER.size)
+        self._names: dict[int, bytes] = {}
+        self._loads: list[_Load] = []
+
+    def jit(self, path: str, *, timed: bool) -> Jit:
+        """The code that was told of."""
+        notes = []
+        if not timed:
+            notes.append("recorded with another clock than CLOCK_MONOTONIC")
+        if self._flags & _ARCH_TIMESTAMP:
+            notes.append("its times are the processor's")
+        loads = sorted(self._loads, key=lambda load: load[0])
+        starts, code = _generations(loads, timed=not notes)
+        if notes:
+            notes.append("of code that had the same place only the last is known")
+        return Jit(path, starts, _Tables(code), "; ".join(notes), len(loads))
+
+    def go_on(self, data: bytes | mmap.mmap) -> None:
+        """Read on, up to a record that is cut off: its writer may be in the middle of it."""
+        record, loaded, moved = (
+            struct.Struct(self._order + one.format) for one in (_RECORD, _LOADED, _MOVED)
+        )
+        while self.at + record.size <= len(data) and len(self._loads) < _MOST_LOADS:
+            kind, size, time = record.unpack_from(data, self.at)
+            body, stop = self.at + record.size, self.at + size
+            if size < record.size or stop > len(data) or kind == _CLOSE:
+                return
+            self.at = stop
+            if kind == _LOAD and body + loaded.size < stop:
+                _, _, _, start, length, index = loaded.unpack_from(data, body)
+                end = min(stop, body + loaded.size + _LONGEST_NAME)
+                name = bytes(data[body + loaded.size : end]).split(b"\0", 1)[0]
+                self._names[index] = name
+            elif kind == _MOVE and body + moved.size <= stop:
+                _, _, _, _, start, length, index = moved.unpack_from(data, body)
+                name = self._names.get(index, b"")
+            else:
+                continue
+            if name and 0 < length < 2**47 and start + length < 2**64:
+                self._loads.append((time, start, start + length, name))
 
 
 def _generations(loads: Sequence[_Load], *, timed: bool) -> tuple[NDArray[np.uint64], Code]:

@@ -1,7 +1,8 @@
 """Symbols that a recording carries with it, so that it is named where no binary is.
 
 Any number of tables, each by machine, kind, DSO and build-id. Only symbols that samples hit are
-kept, with their places; nothing of a file's content is.
+kept, with their places and, if they were asked for, their source lines; nothing of a file's content
+is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from kvmperf_magic import blob
 from kvmperf_magic.symbols.elf import Segments
 from kvmperf_magic.symbols.jitdump import Jit
+from kvmperf_magic.symbols.keptlines import ADDRESSES, PLACES, KeptLines, sound
 from kvmperf_magic.symbols.symboltable import MARKS, NO_SYMBOLS, SymbolTable
 from kvmperf_magic.table import Categorical
 
@@ -24,6 +26,7 @@ _KINDS = (KERNEL, USER, JITTED, PROGRAM)
 _TABLE = {"start": "<u8", "end": "<u8", "type": "|u1", "module": "<i4", "length": "<u4"}
 _SEGMENTS = {"offset": "<u8", "address": "<u8", "file": "<u8", "memory": "<u8", "runs": "|u1"}
 _MAPS = {"map_start": "<u8", "map_end": "<u8"}
+_LINES = {**ADDRESSES, **PLACES}
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Kept:
         since: when it begins to hold (ns).
         maps: start, end and name of parts of a kernel that the recording does not tell of.
         warnings: what stood in the way of the machine's names, a line each.
+        lines: where code comes from, by addresses as of `table`; None where nobody asked.
     """
 
     machine: int
@@ -60,6 +64,7 @@ class Kept:
     boot: int = 0
     maps: tuple[tuple[int, int, str], ...] = ()
     warnings: tuple[str, ...] = ()
+    lines: KeptLines | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def _jit(generations: list[Kept]) -> Jit:
 
 def encode(keeping: Keeping) -> bytes:
     """All of it as bytes."""
-    names = {**_TABLE, **_SEGMENTS, **_MAPS}
+    names = {**_TABLE, **_SEGMENTS, **_MAPS, **_LINES}
     parts: dict[str, list[NDArray[Any]]] = {name: [np.zeros(0, k)] for name, k in names.items()}
     strings: list[bytes] = []
     told: list[dict[str, Any]] = []
@@ -133,6 +138,9 @@ def encode(keeping: Keeping) -> bytes:
                 parts[name].append(np.asarray(place))
         for name, at in zip(_MAPS, (0, 1), strict=True):
             parts[name].append(np.array([row[at] for row in one.maps], np.uint64))
+        if one.lines is not None:
+            for name, column in one.lines.columns.items():
+                parts[name].append(column)
         told.append(
             {
                 **{name: getattr(one, name) for name in _TOLD},
@@ -141,6 +149,7 @@ def encode(keeping: Keeping) -> bytes:
                 "marks": {} if table is None else dict(table.marks),
                 "segments": None if segments is None else len(segments.offset),
                 "maps": [name for _, _, name in one.maps],
+                "lines": None if one.lines is None else one.lines.told,
             }
         )
     whole = {
@@ -189,7 +198,9 @@ class _Reader:
     """Takes table after table from the columns that hold all of them."""
 
     def __init__(self, columns: Mapping[str, NDArray[Any]]) -> None:
-        for name, kind in {**_TABLE, **_SEGMENTS, **_MAPS, "strings": "|u1"}.items():
+        # recordings that were saved before lines were kept have none
+        columns = {**{name: np.zeros(0, kind) for name, kind in _LINES.items()}, **columns}
+        for name, kind in {**_TABLE, **_SEGMENTS, **_MAPS, **_LINES, "strings": "|u1"}.items():
             if name not in columns or columns[name].dtype != np.dtype(kind):
                 raise ValueError(f"it has no column {name!r} of {kind}")
         self._columns = columns
@@ -233,7 +244,13 @@ class _Reader:
             boot=min(max(int(told["boot"]), -1), 2**31 - 1),
             maps=tuple(zip(start.tolist(), end.tolist(), names, strict=True)),
             warnings=_texts(told["warnings"]),
+            lines=None if told.get("lines") is None else self._lines(told["lines"]),
         )
+
+    def _lines(self, told: Mapping[str, Any]) -> KeptLines:
+        address, counts = self._take(ADDRESSES, int(told["addresses"]))
+        codes = self._take(PLACES, int(counts.sum(dtype=np.int64)))
+        return sound(address, counts, codes, (_texts(told["inlined"]), _texts(told["at"])))
 
     def _table(self, told: Mapping[str, Any]) -> SymbolTable:
         start, end, types, module, length = self._take(_TABLE, int(told["symbols"]))
@@ -262,7 +279,7 @@ class _Reader:
     def finish(self) -> None:
         """All of it has to be some table's."""
         for name, at in self._at.items():
-            known = name in _TABLE or name in _SEGMENTS or name in _MAPS
+            known = any(name in columns for columns in (_TABLE, _SEGMENTS, _MAPS, _LINES))
             if known and at != len(self._columns[name]):
                 raise ValueError(f"rows of column {name!r} from {at} on are no table's")
 

@@ -32,6 +32,7 @@ _IMAGE_MAP = re.compile(r"\[(guest\.)?kernel\.kallsyms(\.\d+)?\](_s?text)?$")
 _MODULE_FILE = re.compile(r"(?:.*/)?([^/]+?)\.ko(?:\.gz|\.xz|\.zst|\.bz2)?$")
 _CPUMODE = 7
 RUNNING = Path("/proc/kallsyms")
+_MODULES = Path("/proc/modules")
 _CODE = (ord("t"), ord("w"))
 _COMPARED = 1000  # functions of the running kernel that a vmlinux is held against
 
@@ -244,6 +245,20 @@ def vmlinux(
 
 def _placed(table: SymbolTable, source: str, maps: KernelMaps) -> KernelSymbols:
     return KernelSymbols(table, source).moved(maps.slide_of(table) or 0)
+
+
+def is_of_now(symbols: KernelSymbols) -> bool:
+    """Whether these were read from the running kernel, which goes on."""
+    return symbols.source == str(RUNNING)
+
+
+def loaded_modules() -> bytes:
+    """Which modules the running kernel has, where, and whether they are ready."""
+    with suppress(OSError):
+        rows = (line.split() for line in _MODULES.read_bytes().splitlines())
+        # the column between is how often each is used
+        return b"\n".join(b" ".join((*row[:2], *row[4:])) for row in rows)
+    return b""
 
 
 def _runs_here(build_id: str, same_boot: bool) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,12 @@ class Place:
 
     inlined: str
     line: str
+
+
+class HasLines(Protocol):
+    """What knows the places of addresses."""
+
+    def at(self, address: int) -> tuple[Place, ...]: ...
 
 
 class Lines:
@@ -64,6 +71,11 @@ class Lines:
             found = self._known[address] = self._at(address - self._base)
         return found
 
+    @property
+    def known(self) -> Mapping[int, tuple[Place, ...]]:
+        """The places of the addresses that were asked for."""
+        return self._known
+
     def _at(self, address: int) -> tuple[Place, ...]:
         if self._cache is None or not 0 <= address < 2**32:
             return ()
@@ -99,7 +111,7 @@ class Located:
         part._places, part._rows = self._places, self._rows[rows]
         return part
 
-    def put(self, rows: NDArray[np.int64], lines: Lines, address: NDArray[np.uint64]) -> None:
+    def put(self, rows: NDArray[np.int64], lines: HasLines, address: NDArray[np.uint64]) -> None:
         for row, one in zip(self._rows[rows].tolist(), address.tolist(), strict=True):
             self._places[row] = lines.at(one)
 

@@ -95,7 +95,7 @@ class Symbolizer:
         self._images = Images(
             self._names, options, build_ids, jits or {}, keeping, server, same_boot=same_boot
         )
-        self.update(spaces, mmap, vm_names, guest_symbols)
+        self.update(spaces, mmap, vm_names, guest_symbols, ksymbols)
         if options.kallsyms is not None or options.vmlinux is not None:
             # what was named is tried at once, so that a mistake is not met in the middle
             self.host  # noqa: B018
@@ -106,8 +106,10 @@ class Symbolizer:
         mmap: Table,
         vm_names: Mapping[int, str],
         guest_symbols: Sequence[GuestSymbols] = (),
+        ksymbols: Table | None = None,
     ) -> None:
         """Go on with more records of the same recording (live): the names found so far stay."""
+        self._host.update(ksymbols)
         by_pid: dict[int, list[GuestSymbols]] = {}
         for one in guest_symbols:
             by_pid.setdefault(one.pid, []).append(one)
@@ -117,6 +119,12 @@ class Symbolizer:
         self._mmap = mmap
         self._vm_names = vm_names
         self._images.update(spaces, mmap)
+
+    def refresh(self, jits: Mapping[int, Jit]) -> None:
+        """Look again at what changes without a record (live): the code of JIT compilers, and the
+        host's modules."""
+        self._images.follow(jits)
+        self._host.refresh()
 
     def resolve(
         self,
@@ -191,20 +199,9 @@ class Symbolizer:
         """Where the names of each DSO met so far come from: dso, source, symbols, note."""
         rows = list(self._host.sources())
         for guest in self._guests.values():
-            kernel = guest.kernel
-            rows.append((f"{guest.name} kernel", kernel.source, kernel.size, kernel.note))
-            if guest.elf_source is not None:
-                rows.append((f"{guest.name} user", guest.elf_source[0], guest.elf_source[1], ""))
+            rows += guest.sources()
         rows += self._images.sources()
-        columns = list(zip(*rows, strict=True)) if rows else [(), (), (), ()]
-        return Table(
-            {
-                "dso": _strings(columns[0]),
-                "source": _strings(columns[1]),
-                "symbols": np.array(columns[2], np.int64),
-                "note": _strings(columns[3]),
-            }
-        )
+        return _sources(rows)
 
     @property
     def host(self) -> KernelSymbols:
@@ -251,7 +248,22 @@ class Symbolizer:
         return found
 
 
+def _sources(rows: Sequence[tuple[str, str, int, str]]) -> Table:
+    columns = list(zip(*rows, strict=True)) if rows else [(), (), (), ()]
+    return Table(
+        {
+            "dso": _strings(columns[0]),
+            "source": _strings(columns[1]),
+            "symbols": np.array(columns[2], np.int64),
+            "note": _strings(columns[3]),
+        }
+    )
+
+
 def _strings(values: tuple[str, ...]) -> Categorical:
     categories = list(dict.fromkeys(values))
     numbers = {name: i for i, name in enumerate(categories)}
     return Categorical(np.array([numbers[v] for v in values], np.int32), categories)
+
+
+NO_SOURCES = _sources([])  # of a recording of which nothing was named yet

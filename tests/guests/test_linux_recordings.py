@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import pytest
 from effort import within
+from IPython.core.interactiveshell import InteractiveShell
 from linuxguest import LinuxGuest
 from numpy.typing import NDArray
 
 import kvmperf_magic as kvm
 from kvmperf_magic.demo import MicroGuest, guest_elf
+from kvmperf_magic.guests.discovery import find_vm
+from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.guests.tasks import TaskSampler
+from kvmperf_magic.guests.watch import watch
 from kvmperf_magic.inventory import MachineList
 from kvmperf_magic.live import Top
 from kvmperf_magic.perfdata.abi import MISC_GUEST_KERNEL, RecordType
+from kvmperf_magic.perfdata.records import TASKS_MAGIC
 from kvmperf_magic.perfdata.walk import walk
+from kvmperf_magic.profile.tree import build_tree
 from kvmperf_magic.recorder import Recorder
 from kvmperf_magic.recording import Recording
 from kvmperf_magic.symbols import kallsyms
@@ -26,32 +34,53 @@ from kvmperf_magic.symbols.symboltable import SymbolTable
 pytestmark = [pytest.mark.kernels, pytest.mark.root]
 
 
+def tickers_seen(tasks: TaskSampler, machines: list[Machine]) -> bool:
+    """Whether the ticker of each of these guests was seen."""
+    ran = {
+        one.machine
+        for one in tasks.looks()
+        if any(one.tasks[i].comm == "ticker" for i in set(one.task.tolist()))
+    }
+    return ran == {machine.pid for machine in machines}
+
+
 @pytest.fixture(scope="module")
 def recording(
     linux_guests: dict[str, LinuxGuest], tmp_path_factory: pytest.TempPathFactory
 ) -> Recording:
-    """Of this process, while the guests run: samples to be made theirs."""
+    """Of this process, while the guests run: samples to be made theirs. What their CPUs ran is
+    looked at as it is under KVM."""
     path = tmp_path_factory.mktemp("recorded") / "perf.data"
+    machines = [find_vm(guest.pid) for guest in linux_guests.values()]
+    for machine in machines:
+        watch(machine).refresh()
     with Recorder(path, lambda _: None, guest=True, host=True, frequency=2000) as recorder:
-        end = time.monotonic() + 0.5
-        while time.monotonic() < end:
+        tasks = TaskSampler(machines, every=0.01)
+        begin = time.monotonic()
+        while time.monotonic() < begin + 0.5 or not tickers_seen(tasks, machines):
+            assert time.monotonic() < begin + 30
             sum(range(1000))
+        for looks in tasks.stop():
+            recorder.process.attach(TASKS_MAGIC, looks.pack())
     return recorder.recording
 
 
-def in_guest_kernel(path: Path, copy: Path, pid: int, addresses: NDArray[np.uint64]) -> int:
+def in_guest_kernel(
+    path: Path, copy: Path, pid: int, addresses: NDArray[np.uint64], tids: Sequence[int] = ()
+) -> int:
     """Makes samples ones of a guest's kernel at these addresses, one after the other, as KVM has
-    them recorded. Gives how many there were."""
+    them recorded, of these threads in turn. Gives how many there were."""
     data = bytearray(path.read_bytes())
     offset, size = (int.from_bytes(data[at : at + 8], "little") for at in (40, 48))
     walked = walk(bytes(data), offset, offset + size)
     rows = walked.of_type(RecordType.SAMPLE)[: len(addresses)]
+    turns = cycle(tids or [pid])
     for position, address in zip(walked.position[rows].tolist(), addresses.tolist(), strict=False):
         at = offset + 8 * position
         data[at + 4] = data[at + 4] & ~7 | MISC_GUEST_KERNEL
         # IDENTIFIER, IP, pid, tid
         data[at + 16 : at + 24] = address.to_bytes(8, "little")
-        data[at + 24 : at + 32] = pid.to_bytes(4, "little") * 2
+        data[at + 24 : at + 32] = pid.to_bytes(4, "little") + next(turns).to_bytes(4, "little")
     copy.write_bytes(data)
     return len(rows)
 
@@ -91,9 +120,71 @@ def test_a_recording_names_its_guests_kernels(
     )
     assert source["source"].startswith("guest memory: kallsyms tables")
     assert source["symbols"] == len(told)
+    said = {row["dso"]: row for row in opened.symbols.rows()}
+    for module in set(modules) - {"[guest.kernel.kallsyms]"}:
+        row = said[f"{linux_guest.suite} {module}"]
+        assert row["source"] == source["source"]
+        assert row["symbols"] == told.modules.values().tolist().count(module[1:-1])
 
     without = kvm.open(path, guest_symbols="none")
     assert set(without.filter(modes="guest-kernel").samples["symbol"]) == {"[unknown]"}
+    said = {row["dso"]: row["note"] for row in without.symbols.rows()}
+    assert "no symbols for its kernel" in said[f"{linux_guest.suite} kernel"]
+
+
+def test_reports_are_by_the_processes_of_a_guest(
+    linux_guest: LinuxGuest, recording: Recording, tmp_path: Path, shell: InteractiveShell
+) -> None:
+    """By what the guest says: a CPU's idle task runs there only, the ticker has its number."""
+    path = tmp_path / "perf.data"
+    addresses = np.tile(functions(kallsyms.parse(linux_guest.kallsyms())), 1000)
+    threads = [vcpu.tid for vcpu in sorted(find_vm(linux_guest.pid).vcpus, key=lambda v: v.id)]
+    in_guest_kernel(Path(recording.path), path, linux_guest.pid, addresses, threads)
+    opened = kvm.open(path)
+    guest = opened.filter(modes="guest-kernel")
+    samples = guest.samples
+    for vcpu in (0, 1):
+        ran = samples["guest_comm"][samples["vcpu"] == vcpu]
+        assert f"swapper/{vcpu}" in ran
+        assert f"swapper/{1 - vcpu}" not in ran
+    ticking = samples["guest_comm"] == "ticker"
+    assert ticking.any()
+    assert set(samples["guest_pid"][ticking]) == {linux_guest.ticker()}
+    assert (guest.filter(guest_comm="^ticker$").samples["guest_pid"] == linux_guest.ticker()).all()
+    assert len(guest.filter(guest_pid=linux_guest.ticker())) == int(ticking.sum())
+
+    options = f"--modes guest-kernel --guest-pid {linux_guest.ticker()} --guest-comm ^tick"
+    shown = shell.run_line_magic(
+        "kvm_report", f"{path} --no-cache {options} --sort guest_comm,mode"
+    )
+    assert shown.table["guest_comm"].tolist() == ["ticker"]
+    assert shown.table["samples"].sum() == ticking.sum()
+
+    report = guest.report(sort=("guest_comm", "guest_pid"))
+    for row in report.table.rows():
+        mine = (samples["guest_comm"] == row["guest_comm"]) & (
+            samples["guest_pid"] == row["guest_pid"]
+        )
+        period = samples["period"][mine]
+        assert row["self"] == period.sum()
+        sure = period[samples["guest_sure"][mine] == 1].sum()
+        assert row["guest_sure"] == pytest.approx(100 * sure / period.sum())
+    assert "guest_sure" in repr(report.report)
+    tree = build_tree(guest.profile)
+    names = tree.name.values()
+    way = [(names[node], names[parent]) for node, parent in enumerate(tree.parent.tolist())]
+    seen = samples["guest_pid"] >= 0
+    columns = (samples[name][seen] for name in ("guest_comm", "guest_sure", "vcpu"))
+    ran = {
+        (comm if sure == 1 else f"{comm} ?", f"vCPU {vcpu}")
+        for comm, sure, vcpu in zip(*columns, strict=True)
+    }
+    assert {pair for pair in way if pair[1].startswith("vCPU") and pair[0][0] != "["} == ran
+
+    saved = tmp_path / "there.kvmperf"
+    opened.save(saved)
+    elsewhere = kvm.open(saved).filter(modes="guest-kernel").report(sort="guest_comm,symbol")
+    assert repr(elsewhere.table) == repr(guest.report(sort="guest_comm,symbol").table)
 
 
 def test_symbols_that_cannot_hold_the_addresses_are_refused(
@@ -107,6 +198,9 @@ def test_symbols_that_cannot_hold_the_addresses_are_refused(
     samples = opened.filter(modes="guest-kernel").samples
     assert set(samples["symbol"]) == {"[unknown]"}
     assert any("is not the kernel of bookworm as it was sampled" in w for w in opened.warnings)
+    said = {row["dso"]: row for row in opened.symbols.rows()}["bookworm kernel"]
+    assert (said["source"], said["symbols"]) == ("", 0)
+    assert "is not the kernel of bookworm as it was sampled" in said["note"]
 
 
 @pytest.mark.perf
@@ -149,6 +243,12 @@ def test_the_micro_guest_is_named_by_its_elf_and_said_to_be_no_linux(tmp_path: P
     assert unnamed <= 0.01 * samples["period"].sum()
     assert set(plain.filter(modes="guest").samples["symbol"]) == {"[unknown]"}
     assert plain.warnings
+    said = {
+        row["dso"]: row for one in (plain, named) for row in one.symbols.rows() if row["source"]
+    }
+    assert said["tiny user"]["source"] == str(guest_elf())
+    (why,) = (row["note"] for row in plain.symbols.rows() if row["dso"] == "tiny user")
+    assert "no symbols for its user code" in why
 
 
 def test_a_live_view_keeps_the_symbols_of_its_guests(

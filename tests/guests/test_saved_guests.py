@@ -30,6 +30,8 @@ def test_guests_kernels_are_kept(
     there = kvm.open(tmp_path / "saved.kvmperf", cache=False)
     assert repr(there.report(modes=("host", "guest"))) == repr(here.report(modes=("host", "guest")))
     assert there.samples.to_csv() == here.samples.to_csv()
+    assert there.symbols.to_csv() == here.symbols.to_csv()
+    assert f"{linux_guest.suite} [sunrpc]" in here.symbols["dso"]
     guest = there.filter(modes="guest-kernel").samples
     assert len(guest) == count
     assert "[unknown]" not in set(guest["symbol"])

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_profile_properties import profiles
+from test_profile_properties import labels_of, profiles
 
 from kvmperf_magic.modes import GUEST_MODES
 from kvmperf_magic.profile.cells import Cells, Gathering, Steps, beneath, parents_of
@@ -24,10 +24,9 @@ def path_of(sample: Sample) -> Path:
     """The labels and the frames of a sample as the flame graph has them."""
     mode = sample.frames[-1][2]
     if mode not in GUEST_MODES:
-        return (sample.comm, *(symbol for symbol, _, _ in sample.frames))
-    vcpu = f"vCPU {sample.vcpu}" if sample.vcpu >= 0 else "vCPU ?"
+        return (*labels_of(sample), *(symbol for symbol, _, _ in sample.frames))
     inside = (symbol for symbol, _, kind in sample.frames if kind in GUEST_MODES)
-    return (sample.machine, vcpu, f"[{mode.replace('-', ' ')}]", *inside)
+    return (*labels_of(sample), *inside)
 
 
 def paths_of(cells: Cells) -> list[Path]:
@@ -59,7 +58,11 @@ def told(cells: Cells, *, leaf_only: bool = False) -> tuple[Counter[Key], Counte
 
 
 @settings(deadline=None)
-@given(profiles, st.sampled_from([1, 3, 50, 5000]), st.sampled_from([(), ("tid",), ("pid", "cpu")]))
+@given(
+    profiles,
+    st.sampled_from([1, 3, 50, 5000]),
+    st.sampled_from([(), ("pid", "cpu"), ("guest_comm",)]),
+)
 def test_cells_are_the_sums_of_a_plain_loop(
     drawn: list[Sample], most: int, more: tuple[str, ...]
 ) -> None:

@@ -26,7 +26,11 @@ frames = st.tuples(
     st.sampled_from(["[kernel.kallsyms]", "/usr/lib/libc.so"]),
     st.sampled_from(["host-kernel", "host-user", "guest-kernel", "guest-user"]),
 )
-samples = st.builds(
+# what a guest's CPU ran: its command, its pid, and how sure that is
+processes = st.sampled_from(
+    [("", -1, 0.0), ("dd", 7, 1.0), ("dd", 7, 0.5), ("dd", 8, 1.0), ("", 9, 0.5)]
+)
+plain_samples = st.builds(
     Sample,
     frames=st.lists(frames, min_size=1, max_size=6),
     period=st.integers(0, 1 << 20),
@@ -38,6 +42,11 @@ samples = st.builds(
     vcpu=st.integers(-1, 1),
     machine=st.sampled_from(["host", "vm1", "vm2"]),
     event=st.sampled_from(["cycles", "cpu-clock"]),
+)
+samples = st.builds(
+    lambda sample, ran: replace(sample, guest_comm=ran[0], guest_pid=ran[1], guest_sure=ran[2]),
+    plain_samples,
+    processes,
 )
 profiles = st.lists(samples, min_size=1, max_size=40)
 keys = st.lists(st.sampled_from(SORT_KEYS), unique=True, max_size=4)
@@ -57,16 +66,21 @@ def _row(sample: Sample, frame: tuple[str, str, str], sort: list[str]) -> tuple[
 def test_report_is_the_sum_of_a_plain_loop(
     drawn: list[Sample], sort: list[str], modes: tuple[str, ...] | None, addends: int
 ) -> None:
-    wanted = {"guest": GUEST_MODES}.get(modes[0], modes) if modes else None
-    kept = [s for s in drawn if wanted is None or s.frames[-1][2] in wanted]
+    chosen = {"guest": GUEST_MODES}.get(modes[0], modes) if modes else None
+    kept = [s for s in drawn if chosen is None or s.frames[-1][2] in chosen]
     own: Counter[tuple[object, ...]] = Counter()
     both: Counter[tuple[object, ...]] = Counter()
     count: Counter[tuple[object, ...]] = Counter()
+    sure: Counter[tuple[object, ...]] = Counter()
+    own_sure: Counter[tuple[object, ...]] = Counter()
     for sample in kept:
         rows = {_row(sample, frame, sort) for frame in sample.frames}
         both.update(dict.fromkeys(rows, sample.period))
         own[_row(sample, sample.frames[-1], sort)] += sample.period
         count[_row(sample, sample.frames[-1], sort)] += 1
+        if sample.guest_sure == 1:
+            sure.update(dict.fromkeys(rows, sample.period))
+            own_sure[_row(sample, sample.frames[-1], sort)] += sample.period
 
     with mock.patch("kvmperf_magic.profile.report._ADDENDS", addends):
         made = report(profile_of(drawn), sort, modes=modes)
@@ -87,6 +101,16 @@ def test_report_is_the_sum_of_a_plain_loop(
     flat_names = list(zip(*(flat[key].tolist() for key in sort), strict=True)) or [()] * len(flat)
     assert dict(zip(flat_names, flat["self"].tolist(), strict=True)) == dict(own)
 
+    by_process = bool({"guest_comm", "guest_pid"} & set(sort))
+    assert ("guest_sure" in table, "guest_sure" in flat) == (by_process, by_process)
+    for by, row_names, part, whole in (
+        (table, names, sure, both),
+        (flat, flat_names, own_sure, own),
+    ):
+        if by_process:
+            wanted = [100 * part[name] / whole[name] if whole[name] else 0 for name in row_names]
+            assert by["guest_sure"].tolist() == pytest.approx(wanted)
+
 
 def _paths(tree: CallTree) -> dict[tuple[tuple[str, str], ...], float]:
     """The self of every node that ends a sample, by the (name, kind) on its way from the root."""
@@ -98,20 +122,25 @@ def _paths(tree: CallTree) -> dict[tuple[tuple[str, str], ...], float]:
     return {way[i]: tree.self[i] for i in np.flatnonzero(tree.samples)}
 
 
+def labels_of(sample: Sample) -> list[str]:
+    """What stands above its frames."""
+    mode = sample.frames[-1][2]
+    if mode not in GUEST_MODES:
+        return [sample.comm]
+    vcpu = f"vCPU {sample.vcpu}" if sample.vcpu >= 0 else "vCPU ?"
+    ran = [sample.guest_comm or "[no name]"] if sample.guest_pid >= 0 else []
+    ran = [name if sample.guest_sure == 1 else f"{name} ?" for name in ran]
+    return [sample.machine, vcpu, *ran, f"[{mode.replace('-', ' ')}]"]
+
+
 @given(profiles, st.sampled_from(["caller", "callee"]))
 def test_tree_holds_every_path_once(drawn: list[Sample], order: str) -> None:
     wanted: Counter[tuple[tuple[str, str], ...]] = Counter()
     for sample in drawn:
         guest = sample.frames[-1][2] in GUEST_MODES
-        if guest:
-            vcpu = f"vCPU {sample.vcpu}" if sample.vcpu >= 0 else "vCPU ?"
-            mode = sample.frames[-1][2].replace("-", " ")
-            labels = [sample.machine, vcpu, f"[{mode}]"]
-        else:
-            labels = [sample.comm]
         # DSOs are told apart too, but one DSO a name keeps this oracle short
         shown = [f for f in sample.frames if not guest or f[2] not in HOST_MODES]
-        path = [*((label, "") for label in labels), *((f[0], f[2]) for f in shown)]
+        path = [*((label, "") for label in labels_of(sample)), *((f[0], f[2]) for f in shown)]
         wanted[tuple(path if order == "caller" else path[::-1])] += sample.period
     one_dso = [
         Sample(**{**s.__dict__, "frames": [(f[0], "x", f[2]) for f in s.frames]}) for s in drawn
@@ -171,7 +200,7 @@ def test_select_takes_rows_of_every_column(drawn: list[Sample], data: st.DataObj
     chosen = whole.select(mask)
     assert len(chosen) == mask.sum()
     assert chosen.total == part.total
-    for key in (*SAMPLE_KEYS, "symbol", "dso"):
+    for key in (*SAMPLE_KEYS, "guest_sure", "symbol", "dso"):
         column, wanted = getattr(chosen, key), getattr(part, key)
         if isinstance(column, Categorical):
             assert column.values().tolist() == wanted.values().tolist()

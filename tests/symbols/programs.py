@@ -1,4 +1,4 @@
-"""Programs whose names come from everywhere: C++, Rust, perf maps, jitdumps."""
+"""Programs whose names come from everywhere: C++, Rust, perf maps, jitdumps, BPF."""
 
 from __future__ import annotations
 
@@ -96,4 +96,26 @@ fn main() {
     }
     println!("{} {}", total, map.len());
 }
+"""
+# a loop of its own, run by the kernel; gone when the process ends
+BPF = """
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def insn(op, dst=0, off=0, imm=0):
+    return struct.pack("<BBhi", op, dst, off, imm)
+def bpf(command, attr):
+    raw = ctypes.create_string_buffer(attr.ljust(128, bytes(1)))
+    got = libc.syscall(321, command, raw, 128)
+    if got < 0:
+        open(sys.argv[1], "w").write(os.strerror(ctypes.get_errno()))
+        sys.exit(1)
+    return got
+code = insn(0xb7) + insn(0xb7, 1, 0, 1000) + insn(0x07, 0, 0, 3) + insn(0x07, 1, 0, -1)
+code = ctypes.create_string_buffer(code + insn(0x55, 1, -3) + insn(0x95))
+gpl = ctypes.create_string_buffer(b"GPL")
+where = ctypes.addressof(code), ctypes.addressof(gpl)
+program = bpf(5, struct.pack("<IIQQIIQII16s", 1, 6, *where, 0, 0, 0, 0, 0, b"spinner"))
+data = ctypes.create_string_buffer(64)
+for _ in range(ROUNDS):
+    bpf(10, struct.pack("<IIIIQQI", program, 0, 64, 0, ctypes.addressof(data), 0, 200000))
 """

@@ -16,7 +16,7 @@ from perfrecord import build, comm_table, fork_table, mmap_table, record
 
 from kvmperf_magic.errors import SymbolError
 from kvmperf_magic.modes import GUEST_KERNEL, GUEST_USER, HOST_KERNEL
-from kvmperf_magic.symbols import kallsyms
+from kvmperf_magic.symbols import kallsyms, kept
 from kvmperf_magic.symbols.guestsymbols import Boots, GuestSymbols
 from kvmperf_magic.symbols.options import SymbolOptions
 from kvmperf_magic.symbols.slide import Fit
@@ -59,6 +59,7 @@ def symbolizer(
     maps: list[tuple[int, int, int, int, int, str, int]] | None = None,
     names: dict[int, str] | None = None,
     guest_symbols: Sequence[GuestSymbols] = (),
+    keeping: kept.Keeping | None = None,
 ) -> Symbolizer:
     mmap = mmap_table(maps or [])
     spaces = AddressSpaces(mmap, comm_table([]), fork_table([]))
@@ -71,6 +72,7 @@ def symbolizer(
         os_release=None,
         vm_names=names or {},
         guest_symbols=guest_symbols,
+        keeping=keeping,
     )
 
 
@@ -328,6 +330,28 @@ def test_symbols_of_a_guests_memory_name_its_kernel() -> None:
         symbolizer(SymbolOptions(guest_symbols="none"), guest_symbols=[in_memory(0, 5)]),
         100, GUEST_KERNEL, ip,
     ).symbol.values().tolist() == ["[unknown]"] * 2  # fmt: skip
+
+
+def test_why_another_source_was_refused_is_said(tmp_path: Path) -> None:
+    """Of a guest that is named by its memory, where a file of another kernel was named."""
+    (tmp_path / "wrong").write_text(kernel_text(seed=8))
+    found = in_memory(0, 5, pid=9)
+    table = found.table
+    assert table is not None
+    options = SymbolOptions(guest_kallsyms=tmp_path / "wrong")
+    one = symbolizer(options, names={9: "web"}, guest_symbols=[found])
+    module = np.array([0xFFFFFFFFC0400004], np.uint64)
+    addresses = np.concatenate([function_addresses(table, 300), module])
+    assert "[unknown]" not in set(ask(one, 9, GUEST_KERNEL, addresses).symbol.values())
+    said = {row["dso"]: row for row in one.sources.rows()}
+    kernel = said["web kernel"]
+    assert (kernel["source"], kernel["symbols"]) == ("guest memory", len(table))
+    assert f"{tmp_path / 'wrong'} is not the kernel of web as it was sampled" in kernel["note"]
+    assert (said["web [ext4]"]["source"], said["web [ext4]"]["symbols"]) == ("guest memory", 2)
+    keeping = kept.decode(kept.encode(kept.Keeping(one.kept())))
+    there = symbolizer(SymbolOptions(), names={9: "web"}, keeping=keeping)
+    ask(there, 9, GUEST_KERNEL, addresses)
+    assert there.sources.to_csv() == one.sources.to_csv()
 
 
 def test_each_boot_has_its_own_symbols() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from perfrecord import build, categorical, comm_table, fork_table
+from programs import BPF
 from test_sources import BASE, KALLSYMS, kernel_map, names
 
 from kvmperf_magic import demo
@@ -166,30 +167,6 @@ def test_programs_that_the_kernel_told_of(tmp_path: Path) -> None:
     assert names(host(kernel_map(BASE), keeping=keeping), HOST_KERNEL, *asked) == expected
 
 
-# a loop of its own, run by the kernel; gone when the process ends
-PROGRAM = """
-import ctypes, os, struct, sys
-libc = ctypes.CDLL(None, use_errno=True)
-def insn(op, dst=0, off=0, imm=0):
-    return struct.pack("<BBhi", op, dst, off, imm)
-def bpf(command, attr):
-    raw = ctypes.create_string_buffer(attr.ljust(128, bytes(1)))
-    got = libc.syscall(321, command, raw, 128)
-    if got < 0:
-        open(sys.argv[1], "w").write(os.strerror(ctypes.get_errno()))
-        sys.exit(1)
-    return got
-code = insn(0xb7) + insn(0xb7, 1, 0, 1000) + insn(0x07, 0, 0, 3) + insn(0x07, 1, 0, -1)
-code = ctypes.create_string_buffer(code + insn(0x55, 1, -3) + insn(0x95))
-gpl = ctypes.create_string_buffer(b"GPL")
-where = ctypes.addressof(code), ctypes.addressof(gpl)
-program = bpf(5, struct.pack("<IIQQIIQII16s", 1, 6, *where, 0, 0, 0, 0, 0, b"spinner"))
-data = ctypes.create_string_buffer(64)
-for _ in range(6):
-    bpf(10, struct.pack("<IIIIQQI", program, 0, 64, 0, ctypes.addressof(data), 0, 200000))
-"""
-
-
 @pytest.mark.perf
 @pytest.mark.root
 def test_a_real_program_that_is_gone(perf: Callable[..., str], tmp_path: Path) -> None:
@@ -197,7 +174,7 @@ def test_a_real_program_that_is_gone(perf: Callable[..., str], tmp_path: Path) -
         pytest.skip("the number of the bpf call is x86-64's")
     data, said = tmp_path / "perf.data", tmp_path / "said"
     how = ["-q", "-e", "cpu-clock", "-F", "2000", "-o", data]
-    perf("record", *how, "--", sys.executable, "-c", PROGRAM, said, check=False)
+    perf("record", *how, "--", sys.executable, "-c", BPF.replace("ROUNDS", "6"), said, check=False)
     if said.exists():
         pytest.skip(f"no BPF programs here: {said.read_text()}")
     printed = perf("script", "-i", data, "-F", "ip,sym,dso")
@@ -210,6 +187,34 @@ def test_a_real_program_that_is_gone(perf: Callable[..., str], tmp_path: Path) -
     mine = samples[samples["dso"] == "[bpf]"]
     assert len(theirs) > 50
     assert sorted(zip(mine["ip"].tolist(), mine["symbol"], strict=True)) == theirs
+
+
+def test_modules_that_are_loaded_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The running kernel's list is read again when its modules are others, and only then."""
+    listed, loaded = tmp_path / "kallsyms", tmp_path / "modules"
+    monkeypatch.setattr("kvmperf_magic.symbols.kernel.RUNNING", listed)
+    monkeypatch.setattr("kvmperf_magic.symbols.kernel._MODULES", loaded)
+    monkeypatch.setattr("kvmperf_magic.symbols.buildid.of_running_kernel", lambda: "")
+    before = "ext4 974848 1 - Live 0xffffffffc0400000\n"
+    listed.write_text(KALLSYMS)
+    loaded.write_text(before)
+    one = host(kernel_map(BASE), same_boot=True)
+    asked = (BASE + 0x104, WHERE + 4)
+    unnamed = [("start_kernel", "[kernel.kallsyms]"), ("[unknown]", "[unknown]")]
+    assert names(one, HOST_KERNEL, *asked) == unnamed
+    listed.write_text(
+        f"{KALLSYMS}{WHERE:016x} t often\t[some_thing]\n{WHERE + 8:016x} t x\t[some_thing]\n"
+    )
+    loaded.write_text(before.replace("1 -", "2 -"))  # it is used once more
+    one.refresh({})
+    assert names(one, HOST_KERNEL, *asked) == unnamed
+    loaded.write_text(f"some_thing 16384 0 - Live {WHERE:#x}\n{before}")
+    one.refresh({})
+    assert names(one, HOST_KERNEL, *asked) == [unnamed[0], ("often", "[some_thing]")]
+    loaded.write_text(before)
+    listed.write_text(KALLSYMS)
+    one.refresh({})
+    assert names(one, HOST_KERNEL, *asked) == unnamed
 
 
 def test_copies_of_kcore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

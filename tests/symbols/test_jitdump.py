@@ -35,6 +35,34 @@ def name_at(jit: jitdump.Jit, time: int, address: int) -> str:
 
 
 @settings(deadline=None, max_examples=60)
+@given(
+    loads=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9), st.integers(1, 4)), max_size=8),
+    cuts=st.lists(st.integers(0, 600), max_size=6),
+)
+def test_a_dump_that_grows_is_read_on(
+    loads: list[Load], cuts: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """At any size it says what a dump of that size says to who opens it then."""
+    whole = dump(*(load(t, 0x1000 + 16 * at, 16 * n, b"f%d" % t) for t, at, n in loads))
+    path = tmp_path_factory.mktemp("dump") / f"jit-{os.getpid()}.dump"
+    growing = jitdump.Dump(str(path), os.getpid(), timed=True)
+    for cut in [*sorted(cuts), len(whole)]:
+        path.write_bytes(whole[:cut])
+        jit = growing.read(alive=False)
+        assert growing.read(alive=False) is jit or cut < len(HEADER)
+        fresh = jitdump.Dump(str(path), os.getpid(), timed=True).read(alive=False)
+        assert (jit.count, jit.note, jit.starts.tolist()) == (
+            fresh.count,
+            fresh.note,
+            fresh.starts.tolist(),
+        )
+        asked = [(time, 0x1000 + 16 * at) for time in (0, 5, 10) for at in range(13)]
+        assert [name_at(jit, *one) for one in asked] == [name_at(fresh, *one) for one in asked]
+    path.unlink()
+    assert growing.read(alive=False) is jit, "what was read of one that is gone stays"
+
+
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 30), st.integers(1, 8)), max_size=25))
 def test_code_is_what_was_loaded_last(loads: list[Load]) -> None:
     """At any time an address is of the last load until then, unless one that came later in the

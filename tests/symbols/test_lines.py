@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from perfrecord import build
+from perfrecord import build, comm_table, fork_table, mmap_table
 
 import kvmperf_magic as kvm
-from kvmperf_magic import demo
+from kvmperf_magic import blob, demo
 from kvmperf_magic.errors import LibraryError, QueryError
+from kvmperf_magic.modes import GUEST_USER, HOST_KERNEL
+from kvmperf_magic.recording import Recording
+from kvmperf_magic.symbols import kept
 from kvmperf_magic.symbols.elf import ElfImage
-from kvmperf_magic.symbols.lines import NOWHERE, Lines
+from kvmperf_magic.symbols.keptlines import KeptLines
+from kvmperf_magic.symbols.lines import NOWHERE, Lines, Place
 from kvmperf_magic.symbols.modules import places
+from kvmperf_magic.symbols.options import SymbolOptions
+from kvmperf_magic.symbols.spaces import AddressSpaces
+from kvmperf_magic.symbols.symbolizer import Symbolizer
 
 pytest.importorskip("symbolic", reason="the extra [dwarf] is not installed")
 pytestmark = pytest.mark.compiler
@@ -235,6 +244,133 @@ def test_inlined_functions_are_frames(
     told = dict(line.rpartition(" ")[::2] for line in recording.to_folded().splitlines())
     assert sums == {stack: int(weight) for stack, weight in told.items()}
     assert "many (inlined)" in repr(recording.flamegraph(inline=True))
+
+
+@pytest.mark.perf
+@pytest.mark.root
+def test_lines_are_kept_with_a_recording(
+    folder: Path, perf: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same reports where neither the program is nor what reads lines."""
+
+    def lines_of(recording: Recording) -> tuple[str, ...]:
+        plain = recording.report("symbol,srcline").table
+        inlined = recording.report("symbol,srcline", inline=True).table
+        folded = recording.with_lines(inline=True).to_folded()
+        return plain.to_csv(), inlined.to_csv(), recording.lines("outer").to_csv(), folded
+
+    data, program = tmp_path / "perf.data", tmp_path / "pie"
+    shutil.copy(folder / "pie", program)
+    how = ["-q", "-g", "-e", "cpu-clock:u", "-F", "5000", "--buildid-mmap"]
+    perf("record", *how, "-o", data, "--", program)
+    kvm.open(data, cache=False).save(tmp_path / "names.kvmperf")
+    kvm.open(data, cache=False).save(tmp_path / "wanted.kvmperf", lines=True)
+    recording = kvm.open(data, cache=False)
+    here = lines_of(recording)
+    assert "many (inlined);step (inlined)" in here[-1]
+    recording.save(tmp_path / "asked.kvmperf")
+    recording.save(tmp_path / "asked.data")
+    recording.save(tmp_path / "unwanted.kvmperf", lines=False)
+    program.unlink()
+    monkeypatch.setitem(__import__("sys").modules, "symbolic.debuginfo", None)
+    kvm.open(tmp_path / "asked.kvmperf", cache=False).save(tmp_path / "again.kvmperf")
+    for name in ("wanted.kvmperf", "asked.kvmperf", "asked.data", "again.kvmperf"):
+        assert lines_of(kvm.open(tmp_path / name, cache=False)) == here, name
+    sizes = {path.name: path.stat().st_size for path in tmp_path.glob("*.kvmperf")}
+    assert sizes["wanted.kvmperf"] < sizes["names.kvmperf"] + 20_000
+    for name in ("names.kvmperf", "unwanted.kvmperf"):
+        lines = kvm.open(tmp_path / name, cache=False).report("srcline", children=False).table
+        assert set(lines["srcline"]) == {NOWHERE}
+
+
+def test_lines_of_modules_and_of_a_guests_program_are_kept(folder: Path, tmp_path: Path) -> None:
+    """A module's and a guest's addresses, each where it was sampled."""
+    place, elf = 0xFFFFFFFFC0500000, folder / "fixed"
+    installed = tmp_path / "lib/modules/6.1/kernel/module.ko"
+    installed.parent.mkdir(parents=True)
+    shutil.copy(folder / "module.ko", installed)
+    kernel = [(0, -1, place, 0x3000, 0, "/lib/modules/6.1/kernel/module.ko", 1)]
+
+    def opened(keeping: kept.Keeping | None, **options: object) -> Symbolizer:
+        mmap = mmap_table(kernel)
+        return Symbolizer(
+            AddressSpaces(mmap, comm_table([]), fork_table([])),
+            mmap,
+            SymbolOptions(**options),  # type: ignore[arg-type]
+            build_ids={},
+            same_boot=False,
+            os_release="6.1",
+            vm_names={7: "vm"},
+            keeping=keeping,
+        )
+
+    table = ElfImage(elf).symbols()
+    rows = [table.names.index(name) for name in ("outer", "other")]
+    program = [int(table.start[row]) + at for row in rows for at in (1, 9, 20)]
+    code = [place + at for at in range(0, 0x60, 7)]
+    ip = np.array([*code, *program], np.uint64)
+    mode = np.array([HOST_KERNEL] * len(code) + [GUEST_USER] * len(program), np.uint8)
+    pid = np.where(mode == GUEST_USER, 7, -1).astype(np.int32)
+
+    def asked(symbolizer: Symbolizer) -> list[tuple[list[int], list[str], list[str]]]:
+        columns = np.zeros(len(ip), np.int32), pid, mode, ip
+        symbolizer.resolve(*columns)
+        located = symbolizer.locate(*columns)
+        both = (located.frames(inline=inline) for inline in (False, True))
+        return [(offsets.tolist(), names, lines) for offsets, names, lines in both]
+
+    first = opened(None, symfs=tmp_path, guest_elf=elf)
+    here = asked(first)
+    lines = here[0][2]
+    assert NOWHERE not in lines[-len(program) :]
+    assert sum(line != NOWHERE for line in lines[: len(code)]) > len(code) // 2
+    installed.unlink()
+    for _ in range(2):  # and kept once more
+        carried = kept.decode(kept.encode(kept.Keeping(first.kept())))
+        first = opened(carried)
+        assert asked(first) == here
+
+
+@given(
+    st.dictionaries(
+        st.integers(0, 2**64 - 1),
+        st.lists(
+            st.builds(Place, st.sampled_from(["", "f (inlined)", "<b>"]), st.text(max_size=9))
+        ),
+        max_size=9,
+    ),
+    st.integers(0, 2**64 - 1),
+)
+def test_any_lines_are_kept(known: dict[int, list[Place]], moved: int) -> None:
+    one = kept.Kept(0, kept.USER, "/a", lines=KeptLines.of(known, moved))
+    (back,) = kept.decode(kept.encode(kept.Keeping([one]))).tables
+    assert back.lines is not None
+    for address, there_is in known.items():
+        there = [Place(p.inlined, p.line.encode("utf-8", "replace").decode()) for p in there_is]
+        assert back.lines.at((address + moved) % 2**64) == tuple(there)
+    assert back.lines.at((max(known, default=0) + moved + 1) % 2**64) == () or known
+
+
+@given(st.data())
+def test_lines_that_contradict_themselves_are_refused(data: st.DataObject) -> None:
+    """One number of one column is another: it is refused, or all that is told can be asked for."""
+    known = {at: [Place("", "a.c:1"), Place("f", f"b.c:{at}")][: 1 + at % 2] for at in range(1, 6)}
+    whole = kept.encode(kept.Keeping([kept.Kept(0, kept.USER, "/a", lines=KeptLines.of(known))]))
+    meta, columns = blob.unpack(whole)
+    columns = {name: column.copy() for name, column in columns.items()}
+    name = data.draw(st.sampled_from(["line_address", "line_places", "line_inlined", "line_at"]))
+    column = columns[name]
+    limits = np.iinfo(column.dtype)
+    column[data.draw(st.integers(0, len(column) - 1))] = data.draw(
+        st.integers(0, 4) | st.sampled_from([limits.min, limits.max])
+    )
+    try:
+        (back,) = kept.decode(blob.pack(meta, columns)).tables
+    except ValueError:
+        return
+    assert back.lines is not None
+    for at in back.lines.address.tolist():
+        assert all(re.fullmatch(r"[ab]\.c:\d", place.line) for place in back.lines.at(at))
 
 
 def test_a_guests_program_has_lines_too() -> None:

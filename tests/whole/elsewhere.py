@@ -45,7 +45,7 @@ def hide(paths: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    import kvmperf_magic.answers  # noqa: F401  while its libraries can be loaded
+    import kvmperf_magic.reportview  # noqa: F401  while its libraries can be loaded
 
     answers(sys.argv[1])
     hide(sys.argv[3:])

@@ -13,10 +13,10 @@ from dashboard_page import ROWS, Seen, shares
 from guest import running_guest
 
 from kvmperf_magic import demo
-from kvmperf_magic.answers import ReportView
 from kvmperf_magic.filters import Filter
 from kvmperf_magic.recorder import Recorder
 from kvmperf_magic.recording import Recording, open_recording
+from kvmperf_magic.reportview import ReportView
 from kvmperf_widgets.theme import DARK, LIGHT, mode_colour
 
 pytestmark = pytest.mark.chromium

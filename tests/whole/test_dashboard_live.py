@@ -16,10 +16,10 @@ from live_page import write_live
 from nbconvert import HTMLExporter
 
 from kvmperf_magic import Filter, demo
-from kvmperf_magic.answers import ReportView
 from kvmperf_magic.demo import notebook
 from kvmperf_magic.errors import QueryError
 from kvmperf_magic.recording import Recording
+from kvmperf_magic.reportview import ReportView
 from kvmperf_widgets.dashboard import DashboardWidget
 from kvmperf_widgets.picture import PLOTLY
 

@@ -16,12 +16,12 @@ import pytest
 from dashboard_page import ROWS, Seen
 from numpy.typing import NDArray
 
-from kvmperf_magic.answers import ReportView
 from kvmperf_magic.decoding import Decoded
 from kvmperf_magic.facets import Facets
 from kvmperf_magic.profile.cells import Gathering, Steps
 from kvmperf_magic.profile.profile import Sample, profile_of
 from kvmperf_magic.recording import Recording, open_recording
+from kvmperf_magic.reportview import ReportView
 from kvmperf_magic.source import Source
 from kvmperf_widgets import Page
 from kvmperf_widgets.dashboard import Words, packed

@@ -16,10 +16,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 from kvmperf_magic import demo
-from kvmperf_magic.answers import ReportView
 from kvmperf_magic.errors import FileError, QueryError
 from kvmperf_magic.recorder import Recorder
 from kvmperf_magic.recording import Recording, open_recording
+from kvmperf_magic.reportview import ReportView
 from kvmperf_widgets.picture import PLOTLY
 
 

@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from guest import running_guest
 
 import kvmperf_magic as kvm
-from kvmperf_magic import demo
+from kvmperf_magic import demo, livenames
 from kvmperf_magic.errors import QueryError
+from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.guests.tasks import Task, TaskLooks
 from kvmperf_magic.live import Top
 
 pytestmark = [pytest.mark.kvm, pytest.mark.root, pytest.mark.alone]
@@ -66,10 +69,63 @@ def test_it_shows_a_change_of_the_guest_within_two_seconds_while_others_compute(
             assert COPY in top.table["symbol"]
             until(lambda: first(top) == COPY, 3)
             assert "PerfTop:" in top.headline
+            said = {row["dso"]: row for row in top.symbols.rows()}
+            assert said["shifting user"]["source"] == str(demo.guest_elf())
+            assert said["shifting user"]["symbols"] > 10
             assert "1000Hz cpu-clock" in top.headline or "1000Hz cycles" in top.headline
         finally:
             top.stop()
     assert top.error is None
+
+
+class Looking:
+    """In the place of a TaskSampler: a CPU that runs one process, then another, as Linux's do."""
+
+    reach = 0.3
+
+    def __init__(self, machines: list[Machine]) -> None:
+        self.machines = {machine.pid for machine in machines}
+        self.begun = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+
+    def know(self, machines: list[Machine]) -> None:
+        self.machines |= {machine.pid for machine in machines}
+
+    def looks(self, since: int = 0) -> list[TaskLooks]:
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+        at = np.arange(max(self.begun, since), now, 10**8, dtype=np.uint64)
+        task = (at > self.begun + 4 * 10**9).astype(np.int32)
+        tasks = [Task(11, 11, "alpha"), Task(12, 12, "beta")]
+        cpu = np.zeros(len(at), np.int32)
+        return [TaskLooks(pid, 0.1, at, cpu, task, tasks) for pid in sorted(self.machines)]
+
+    def forget(self, before: int) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+def test_rows_by_what_guests_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(livenames, "TaskSampler", Looking)
+    with running_guest(1, "working", phase="search"):
+        top = started(vm="working", keys="guest_comm,guest_pid,mode", delay=0.3)
+        try:
+            assert top.table.columns[:3] == ["overhead", "samples", "guest_sure"]
+
+            def seen() -> dict[str, tuple[int, float]]:
+                shown = (top.table[name] for name in ("guest_comm", "guest_pid", "guest_sure"))
+                return {comm: (pid, sure) for comm, pid, sure in zip(*shown, strict=True)}
+
+            until(lambda: seen().get("alpha", (0, 0.0))[1] > 50, 20)
+            until(lambda: seen().get("beta", (0, 0.0))[1] > 50, 20)
+            assert (seen()["alpha"][0], seen()["beta"][0]) == (11, 12)
+            assert "guest_sure" in repr(top)
+            saved = top.snapshot(tmp_path / "snapshot").filter(modes="guest").samples
+        finally:
+            top.stop()
+    assert top.error is None
+    assert {"alpha", "beta"} <= set(saved["guest_comm"])
+    assert (saved["guest_sure"] == 1).mean() > 0.5
 
 
 def test_stop_is_at_once_and_leaves_no_process(tmp_path: Path) -> None:

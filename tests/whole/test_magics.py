@@ -15,9 +15,10 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 from kvmperf_magic import demo
-from kvmperf_magic.answers import DiffView, ReportView
+from kvmperf_magic.diffview import DiffView
 from kvmperf_magic.inventory import MachineList
 from kvmperf_magic.recording import Recording
+from kvmperf_magic.reportview import ReportView
 
 _LOAD = """
 import sys

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from kvmperf_magic.errors import QueryError
 from kvmperf_magic.modes import MODES
-from kvmperf_magic.profile.tally import TREND, News, Row, Tally
+from kvmperf_magic.profile.profile import Sample, profile_of
+from kvmperf_magic.profile.tally import TREND, News, Row, Tally, news_of
 from kvmperf_magic.ranking import KEYS, Look, Ranked, machine_shares, mode_shares, rank, sort_keys
 
 NAMES = {0: "host", 7: "web", 8: "db"}
@@ -49,6 +52,28 @@ def test_all_machines_the_heaviest_first() -> None:
     assert ranked.trend[:, -1].tolist() == [50, 20, 10, 10, 10]
     assert np.isnan(ranked.trend[:, :-1]).all()  # nothing was sampled then
     assert (ranked.matched, ranked.found) == (100.0, 5)
+
+
+def test_rows_by_what_guests_run_say_how_sure_that_is() -> None:
+    sure, guess = ((7, 1.0), (7, 0.5))
+    drawn = [
+        Sample([("lock", "k", "guest-kernel")], period, machine="vm", guest_comm=comm,
+               guest_pid=pid, guest_sure=certain)
+        for period, comm, (pid, certain) in (
+            (600, "dd", sure), (200, "dd", guess), (150, "sh", guess), (50, "", (-1, 0.0)))
+    ]  # fmt: skip
+    machines = np.full(len(drawn), 7, np.int32)
+    look = Look(sort_keys("guest_comm,symbol"))
+    news = news_of(profile_of(drawn), machines, look.keys, ALL_MODES)
+    counted = Tally().then(news)
+    for _ in range(3):  # what fades is as sure as before
+        table = rank(counted, look, NAMES, ALL_MODES).table
+        assert table.columns == ["overhead", "samples", "guest_sure", "guest_comm", "symbol"]
+        assert table["guest_comm"].tolist() == ["dd", "sh", ""]
+        assert table["guest_sure"] == pytest.approx([75, 0, 0], abs=0.5)
+        counted = counted.then(News())
+    assert rank(counted, replace(look, filter="^dd$"), NAMES, ALL_MODES).found == 1
+    assert counted.zeroed().sure.tolist() == [0, 0, 0]
 
 
 def test_one_machine_is_all_there_is() -> None:
