@@ -10,7 +10,8 @@ from itertools import pairwise
 from pathlib import PurePath
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-_SIZE = re.compile(r"(\d+)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18})\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
+_MOST_VCPUS = 4096  # KVM_MAX_VCPUS: who says more says nothing
 _PYTHON = re.compile(r"python[\d.]*")
 
 
@@ -129,7 +130,8 @@ def properties(value: str, first: str) -> dict[str, str]:
 
 
 def _count(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
+    count = int(text) if text.isdecimal() and len(text) < 8 else 0
+    return count if count <= _MOST_VCPUS else 0
 
 
 def told(value: str, first: str) -> dict[str, str]:

@@ -19,9 +19,10 @@ from kvmperf_magic.guests.image import images, kernel_of, vmcoreinfo_of
 from kvmperf_magic.guests.linux import LinuxKernel
 from kvmperf_magic.guests.memory import Access, GuestMemory, layouts_of, ram_of
 from kvmperf_magic.guests.vmcoreinfo import Search, Vmcoreinfo
-from kvmperf_magic.guests.vmmmemory import Mapping
+from kvmperf_magic.guests.vmmmemory import PAGE, Mapping
 
 _SEARCH_SECONDS = 10.0
+_MOST_TRACES = 16  # that are followed: a reboot leaves a few, a trap as many as there are pages
 _SAME_TIME = 2.0  # seconds that the clocks of a guest that runs and of the host may differ
 _IMAGE_SIZE = 64 << 20  # of the image, as far as tables are searched for
 _UTS_LENGTH = 65  # include/uapi/linux/utsname.h
@@ -119,6 +120,8 @@ def _by_vmcoreinfo(
         text = frozenset(info.fields.items())
         if text in seen:  # the page and the note that it was copied to
             continue
+        if len(seen) == _MOST_TRACES:
+            return
         seen.add(text)
         one = _kernel_of(vmm, ram, info)
         if one.kernel is None:
@@ -157,6 +160,8 @@ def _kernel_of(vmm: Access, ram: Sequence[Mapping], info: Vmcoreinfo) -> Found:
 
 def _is_named(memory: GuestMemory, physical: int, offset: int, release: str) -> bool:
     """Whether the kernel's own name (struct new_utsname) is there, at this offset or behind it."""
+    if not 0 <= offset < PAGE:
+        return False
     text = memory.read(physical, 16 + offset + _UTS_LENGTH * _UTS_FIELDS)
     wanted = b"Linux\0".ljust(_UTS_LENGTH, b"\0")
     place = text.find(wanted, 0, offset + 16 + _UTS_LENGTH)

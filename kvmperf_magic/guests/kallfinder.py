@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,8 @@ Reader = Callable[[int, int], bytes]  # (virtual address, size) -> bytes, b"" wh
 
 _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 _ZERO = ord("0")
-_MOST_NAMES = 64 << 20
+_MOST_NAMES = 16 << 20  # bytes; a distribution's have two or three
+_MOST_PLACES = 64  # where the digits stand that are followed
 _TOKENS = 1 << 16  # as far as 16-bit indices reach
 _CHUNK = 2 << 20
 _OVERLAP = 4096
@@ -97,7 +98,7 @@ def _told_addresses(info: Vmcoreinfo, read: Reader, count: int) -> NDArray[np.ui
 
 def by_shape(start: int, end: int, read: Reader) -> Told | None:
     """By searching the image between these addresses; the first tables that are consistent."""
-    for digits in _digits(start, end, read):
+    for digits in islice(_digits(start, end, read), _MOST_PLACES):
         found = _around(digits, read)
         if found is not None:
             return Told(found[0], "kallsyms tables, by their shape", found[1])
@@ -179,7 +180,7 @@ def _markers(table_at: int, room: int, width: int, read: Reader) -> tuple[int, N
         room //= 2
     words = np.frombuffer(data, f"<u{width}")
     step = np.diff(words)  # wraps where it falls
-    good = (step >= GROUP) & (step <= GROUP * _LONGEST)
+    good = (step >= GROUP) & (step <= GROUP * _LONGEST) & (words[1:] <= _MOST_NAMES)
     edges = np.flatnonzero(np.diff(good, prepend=False, append=False)).reshape(-1, 2)
     edges = edges[words[edges[:, 0]] == 0] if len(edges) else edges
     if not len(edges):

@@ -18,7 +18,9 @@ from kvmperf_magic.symbols.kallsyms import Listing
 from kvmperf_magic.table import Categorical
 
 MOST_SYMBOLS = 4_000_000
-_MOST_LETTERS = 1 << 28  # of all names: the tables are the guest's, and may be a trap
+_MOST_LETTERS = 1 << 26  # of all names: the tables are the guest's, and may be a trap
+_LONGEST_TOKEN = 512  # KSYM_NAME_LEN
+_AT_ONCE = 1 << 14  # codes whose letters are gathered at once
 GROUP = 256  # names a marker
 _BIG = 0x80  # of a length: seven more bits follow
 
@@ -43,7 +45,7 @@ class Tokens:
             return None
         stop = ends[:256]
         # each token begins behind the NUL of the one before it
-        if (start[1:] != stop[:-1] + 1).any():
+        if (start[1:] != stop[:-1] + 1).any() or (stop - start).max() > _LONGEST_TOKEN:
             return None
         return cls(letters, start, stop - start)
 
@@ -70,13 +72,16 @@ def decode_names(
     stop = np.cumsum(lengths)
     if len(stop) and stop[-1] > _MOST_LETTERS:
         return None
-    text = tokens.letters[
-        np.repeat(tokens.start[codes] - (stop - lengths), lengths)
-        + np.arange(int(stop[-1]) if len(stop) else 0)
-    ]
+    pieces = []
+    for at in range(0, total, _AT_ONCE):
+        here = slice(at, at + _AT_ONCE)
+        count_of, behind = lengths[here], stop[here]
+        source = tokens.start[codes[here]] - (behind - count_of)
+        numbers = np.arange(behind[0] - count_of[0], behind[-1])
+        pieces.append(tokens.letters[np.repeat(source, count_of) + numbers].tobytes())
     edges = np.concatenate([[0], stop])
     begin = edges[first]
-    return text.tobytes(), begin, edges[first + codes_length] - begin
+    return b"".join(pieces), begin, edges[first + codes_length] - begin
 
 
 def _side_by_side(data: bytes, count: int, markers: NDArray[np.int64]) -> NDArray[np.int64] | None:
@@ -139,7 +144,7 @@ def decode_offsets(
         return wide + np.arange(len(offsets), dtype=np.uint64) * np.uint64(4) + np.uint64(place)
     if (offsets < 0).any():
         # CONFIG_KALLSYMS_ABSOLUTE_PERCPU: an image is smaller than 2 GiB, so these are no distances
-        return np.where(offsets < 0, np.uint64(base) - np.uint64(1) - wide, wide)
+        return np.where(offsets < 0, np.uint64((base - 1) % 2**64) - wide, wide)
     return wide + np.uint64(base)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvmperf_magic.errors import KvmperfError
+from kvmperf_magic.errors import KvmperfError, one_line
 from kvmperf_magic.guests.machine import KALLSYMS, Machine
 from kvmperf_magic.guests.watch import GuestWatch, searched, watch
 from kvmperf_magic.progress import share
@@ -95,22 +95,13 @@ def _guest(watched: GuestWatch, load: float | None) -> Facts:
     symbols, kernel = watched.symbols, watched.kernel
     if kernel is None or symbols.table is None:
         return Facts(load, note=symbols.note)
-    _, uptime = kernel.clock()
-    return Facts(
-        load,
-        _plain(kernel.release),
-        _plain(kernel.command_line),
-        uptime,
-        kernel.cpus,
-        len(symbols.table),
-        symbols.source,
-        symbols.note,
-    )
-
-
-def _plain(text: str) -> str:
-    """Text of a guest's without what would steer a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    try:
+        _, uptime = kernel.clock()
+        line, cpus = one_line(kernel.command_line), kernel.cpus
+    except KvmperfError as error:  # it has ended since it was searched
+        return Facts(load, note=str(error))
+    count = len(symbols.table)
+    return Facts(load, kernel.release, line, uptime, cpus, count, symbols.source, symbols.note)
 
 
 def _ran(machine: Machine) -> float | None:

@@ -28,6 +28,7 @@ _NOTE = b"VMCOREINFO\0\0"
 _NOTE_HEADER = 12
 _LOOKED_AT = _NOTE_HEADER + len(_NOTE)
 _PIECE = 64 << 20  # bytes between looks at the clock
+_RELEASE = re.compile(r"[!-~]{1,64}")  # struct new_utsname has 65 bytes for it
 _LINE = re.compile(r"([A-Z_-]+(?:\([\w.]+\))?)=(.*)")
 
 
@@ -47,7 +48,9 @@ class Vmcoreinfo:
 
     @property
     def release(self) -> str:
-        return self.fields.get("OSRELEASE", "")
+        """The kernel's version; "" where it is no word: then this is no kernel's page."""
+        release = self.fields.get("OSRELEASE", "")
+        return release if _RELEASE.fullmatch(release) else ""
 
     @property
     def build_id(self) -> str:
@@ -55,7 +58,8 @@ class Vmcoreinfo:
 
     def symbol(self, name: str) -> int | None:
         """The address of a kernel symbol."""
-        return _number(self.fields.get(f"SYMBOL({name})"), 16)
+        address = _number(self.fields.get(f"SYMBOL({name})"), 16)
+        return address if address is not None and 0 <= address < 2**64 else None
 
     def number(self, name: str) -> int | None:
         return _number(self.fields.get(f"NUMBER({name})"), 0)
