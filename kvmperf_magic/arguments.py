@@ -18,6 +18,9 @@ from IPython.utils.process import arg_split  # type: ignore[attr-defined]  # IPy
 from kvmperf_magic.errors import QueryError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+_COMMAND = re.compile(r"(?:^|(?<=\s))--(?=\s|$)")
+_NUMBERS = re.compile(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*")
+_MOST_NUMBERS = 1 << 20  # of one range
 _QUOTED = re.compile(r"^(--[\w-]+=|)([\"'])(.*)\2$", re.DOTALL)
 
 
@@ -195,7 +198,7 @@ def split_command(line: str) -> tuple[str, list[str] | None]:
     words = line.split()
     if "--" not in words:
         return line, None
-    head, _, tail = f" {line} ".partition(" -- ")
+    head, tail = _COMMAND.split(line, maxsplit=1)
     try:
         return head.strip(), shlex.split(tail)
     except ValueError as error:
@@ -203,13 +206,14 @@ def split_command(line: str) -> tuple[str, list[str] | None]:
 
 
 def numbers(text: str) -> list[int]:
-    """`0,2-5` -> [0, 2, 3, 4, 5]."""
+    """`0,2-5` -> [0, 2, 3, 4, 5]. QueryError for what is none, or names none."""
     found: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        match = _NUMBERS.fullmatch(part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < first + _MOST_NUMBERS:
             raise QueryError(f"{text!r} is no list of numbers", "as 0,2-5")
-        found.extend(range(int(first), int(last if dash else first) + 1))
+        found.extend(range(first, last + 1))
     return found
 
 

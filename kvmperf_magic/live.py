@@ -198,6 +198,7 @@ class Top(LiveView):
                 self.process.stop()
             except KvmperfError as error:
                 self.error = self.error or error
+            self.process.close()  # the view may be kept for long, its descriptors need not
             self._end.set()
             _running.discard(self)
             self._changed()
