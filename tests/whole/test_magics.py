@@ -15,9 +15,7 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 from kvmperf_magic import demo
-from kvmperf_magic.arguments import numbers, split_command
 from kvmperf_magic.diffview import DiffView
-from kvmperf_magic.errors import QueryError
 from kvmperf_magic.inventory import MachineList
 from kvmperf_magic.recording import Recording
 from kvmperf_magic.reportview import ReportView
@@ -237,19 +235,3 @@ def test_completion(shell: InteractiveShell) -> None:
 def test_completion_knows_the_vms(shell: InteractiveShell) -> None:
     with running_guest(1, "tabbed"):
         assert complete(shell, "%kvm_record --vm tab") == ["%kvm_record --vm tabbed"]
-
-
-def test_lists_of_numbers() -> None:
-    assert numbers("0,2-5, 7") == [0, 2, 3, 4, 5, 7]
-    for wrong in ("5-2", "", "1,", "a", "-1", "1-", "0-999999999", "9" * 5000):
-        with pytest.raises(QueryError, match="no list of numbers"):
-            numbers(wrong)
-
-
-@pytest.mark.parametrize(
-    "line", ["--host -- make -j2", "--host\t--\tmake -j2", "--host --  make -j2"]
-)
-def test_a_command_begins_behind_dashes_that_stand_alone(line: str) -> None:
-    assert split_command(line) == ("--host", ["make", "-j2"])
-    assert split_command("--host --a=b") == ("--host --a=b", None)
-    assert split_command("-- make --") == ("", ["make", "--"])
