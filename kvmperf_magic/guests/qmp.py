@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class Qmp:
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._socket.settimeout(_SECONDS)
-        self._lines = self._socket.makefile("rb")
+        self._heard = bytearray()  # what came and is not looked at yet
         try:
             self._socket.connect(os.fspath(path))
             size = _CREDENTIALS.size
@@ -67,10 +68,10 @@ class Qmp:
             self._wait()
 
     def close(self) -> None:
-        self._lines.close()
         self._socket.close()
 
     def _say(self, lines: Sequence[bytes], descriptors: Sequence[int] = ()) -> None:
+        self._socket.settimeout(_SECONDS)
         try:
             if descriptors:
                 socket.send_fds(self._socket, lines, list(descriptors))
@@ -87,11 +88,14 @@ class Qmp:
             raise TargetError(f"the monitor {self._path}: {what}") from None
 
     def _answer(self, key: str) -> Any:
-        """The next line that has this key; events come in between."""
+        """The next line that has this key; events come in between, but not for ever."""
+        end = time.monotonic() + _SECONDS
         while True:
-            line = self._lines.readline(_LONGEST)
-            if not line.endswith(b"\n"):
+            line = self._next(end)
+            if not line:
                 raise TargetError(f"the monitor {self._path} was closed")
+            if time.monotonic() > end:
+                raise TimeoutError
             try:
                 told = json.loads(line)
             except (ValueError, RecursionError):
@@ -104,6 +108,23 @@ class Qmp:
                 error = told["error"]
                 said = error.get("desc", "") if isinstance(error, dict) else error
                 raise TargetError(f"the monitor {self._path}: {said}")
+
+    def _next(self, end: float) -> bytes:
+        """The next line; b"" where there is none to come. TimeoutError where none has by `end`."""
+        place = self._heard.find(b"\n")
+        while place < 0:
+            self._socket.settimeout(max(end - time.monotonic(), 1e-3))
+            more = self._socket.recv(1 << 16)
+            if not more or len(self._heard) > _LONGEST:
+                return b""
+            place = more.find(b"\n")
+            place += len(self._heard) if place >= 0 else 0
+            self._heard += more
+            if place < 0 and time.monotonic() > end:
+                raise TimeoutError
+        line = bytes(self._heard[: place + 1])
+        del self._heard[: place + 1]
+        return line
 
 
 def _line(command: str, arguments: dict[str, Any]) -> bytes:

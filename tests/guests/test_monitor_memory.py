@@ -194,6 +194,30 @@ def test_what_is_no_monitor_is_refused(tmp_path: Path, said: bytes, error: str) 
         MonitorMemory(1, path, None)
 
 
+@pytest.mark.parametrize("said", [b'{"event": "X"}\n', b" "], ids=["events", "half a line"])
+def test_a_monitor_that_never_comes_to_the_point(
+    said: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something comes all the time, but no answer."""
+    monkeypatch.setattr(qmp, "_SECONDS", 0.3)
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def talk() -> None:
+            with listening.accept()[0] as other, suppress(OSError):
+                while True:
+                    other.sendall(said)
+                    time.sleep(0.01)
+
+        talking = threading.Thread(target=talk, daemon=True)
+        talking.start()
+        with pytest.raises(NotPermittedError, match="does not answer"):
+            qmp.Qmp(path, None)
+        talking.join()
+
+
 def test_a_monitor_of_another_process_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "qmp"
     with speaking(path, GREETING), pytest.raises(NotPermittedError, match="another process's"):
