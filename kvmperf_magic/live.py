@@ -163,6 +163,8 @@ class Top(LiveView):
         said = list(self.process.messages)
         if stats.lost or stats.dropped:
             said.append(f"lost {stats.lost:,} records, dropped {stats.dropped:,} bytes")
+        if self._collector is not None and (searching := self._collector.searching()):
+            said.append(searching)
         if self.error is not None:
             said.append(str(self.error))
         elif self._end.is_set():
@@ -196,6 +198,7 @@ class Top(LiveView):
                 self.process.stop()
             except KvmperfError as error:
                 self.error = self.error or error
+            self.process.close()  # the view may be kept for long, its descriptors need not
             self._end.set()
             _running.discard(self)
             self._changed()

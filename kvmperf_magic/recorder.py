@@ -173,13 +173,17 @@ class Recorder:
 
     def __enter__(self) -> Self:
         self._process = start_sampler(self._options, self._say)
-        for message in self._process.messages:
-            self._say(message)
-        if self._options.guest and self._symbols.get("guest_symbols") != "none":
-            self._collector = collect(self._options, self._keep)
-            vms = (Machine.from_json(machine) for machine in self._options.machines)
-            # of others there are no guest samples
-            self._tasks = TaskSampler([vm for vm in vms if vm.accel == "kvm"])
+        try:
+            for message in self._process.messages:
+                self._say(message)
+            if self._options.guest and self._symbols.get("guest_symbols") != "none":
+                self._collector = collect(self._options, self._keep)
+                vms = (Machine.from_json(machine) for machine in self._options.machines)
+                # of others there are no guest samples
+                self._tasks = TaskSampler([vm for vm in vms if vm.accel == "kvm"])
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def _keep(self, found: GuestSymbols) -> None:
@@ -191,12 +195,23 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._process is not None
-        if self._collector is not None and self._tasks is not None:
-            for looks in self._tasks.stop():
-                self._process.attach(TASKS_MAGIC, looks.pack())
-            self._collector.stop(last=True)
-        self._process.stop()
+        try:
+            if self._collector is not None and self._tasks is not None:
+                for looks in self._tasks.stop():
+                    self.process.attach(TASKS_MAGIC, looks.pack())
+                self._collector.stop(last=True)
+        finally:  # Ctrl-C, say: the last look at guests can take a while
+            self._end()
+
+    def _end(self) -> None:
+        """Nothing records any more, and nothing looks at guests."""
+        try:
+            if self._tasks is not None:
+                self._tasks.stop()
+            if self._collector is not None:
+                self._collector.stop()
+        finally:
+            self.process.stop()
 
     @property
     def process(self) -> SamplerProcess:
@@ -242,7 +257,9 @@ class Recorder:
                     ended = left <= 0 or not self.process.running(timeout=left)
                     stats = self.process.stats()
                     bar.n = min(elapsed, duration or elapsed)
-                    bar.set_postfix_str(f"{stats.bytes / 1e6:.1f} MB, {stats.lost:,} lost")
+                    said = f"{stats.bytes / 1e6:.1f} MB, {stats.lost:,} lost"
+                    searching = self._collector.searching() if self._collector else ""
+                    bar.set_postfix_str(f"{said}, {searching}" if searching else said)
                     if ended:
                         break
         except KeyboardInterrupt:

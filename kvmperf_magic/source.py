@@ -5,10 +5,12 @@ from __future__ import annotations
 import platform
 import socket
 import time as clock
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +51,7 @@ class Source:
         self._carried_warnings: list[str] = []
         if file.is_packed:
             _ = self.keeping  # what is wrong with it is told at once
-        self.machines = [Machine.from_json(m) for m in file.kvmperf.get("machines", [])]
+        self.machines = list(_machines(file.kvmperf.get("machines")))
 
     @cached_property
     def symbolizer(self) -> Symbolizer:
@@ -124,7 +126,7 @@ class Source:
         time = self.file.samples.time
         try:
             begin, end = (int(at) for at in self.file.kvmperf["raw"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return 0
         if not len(time) or not 0 < begin <= end < 1 << 62:
             return 0
@@ -254,6 +256,13 @@ class Source:
         """The sides the recorder was told to record: modes outside are noise it could not avoid."""
         told = self.file.kvmperf
         return tuple(side for side in ("host", "guest") if told.get(side, True))
+
+
+def _machines(told: Any) -> Iterator[Machine]:
+    """Those that a recorder has written down, as far as they are not damaged."""
+    for one in told if isinstance(told, list) else []:
+        with suppress(ValueError):
+            yield Machine.from_json(one)
 
 
 def recorded_on_this_boot(file: PerfFile) -> bool:

@@ -265,6 +265,9 @@ def test_the_reason_of_an_exit(isa: int, reason: int, name: str) -> None:
         ('__print_symbolic(REC->f, { -5, "EIO" })', -5, "EIO"),
         ('__print_symbolic(REC->f, { 1, "a, \\"b\\" }" })', 1, 'a, "b" }'),
         ('__print_symbolic(REC->f, { 1, "a" }, {})', 3, "0x3"),
+        ('__print_symbolic(REC->f / 2, { -1, "towards 0" })', -3, "towards 0"),
+        ('__print_symbolic(REC->f % 2, { -1, "odd" })', -3, "odd"),
+        ('__print_symbolic(REC->f / (2 - 2), { 0, "none" })', 3, "none"),
     ],
 )
 def test_names_as_libtraceevent_prints_them(argument: str, value: int, name: str) -> None:

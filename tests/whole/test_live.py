@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,15 @@ def samplers(parent: int | None = None) -> set[int]:
                 found.add(int(process.name))
         except OSError:
             continue
+    return found
+
+
+def pipes() -> int:
+    """The pipes that this process has open."""
+    found = 0
+    for one in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found += str(one.readlink()).startswith("pipe:")
     return found
 
 
@@ -130,6 +140,7 @@ def test_rows_by_what_guests_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_stop_is_at_once_and_leaves_no_process(tmp_path: Path) -> None:
     with running_guest(1, "stopping"):
+        before = pipes()
         top = started(vm="stopping")
         until(lambda: len(top.table), 5)
         assert samplers() == {top.process.pid}
@@ -140,6 +151,7 @@ def test_stop_is_at_once_and_leaves_no_process(tmp_path: Path) -> None:
         assert not top.running
         assert "stopped" in repr(top)
         top.stop()  # again is no error
+        assert pipes() == before
 
 
 def test_pause_freezes_the_view_and_sort_orders_it() -> None:
