@@ -113,11 +113,17 @@ def kernel_of(vmm: Access, ram: Sequence[Mapping], image: Image) -> LinuxKernel 
         return _marked(LinuxKernel(boot, memory, told.symbols, told.how), image)
     data = vmm.read(at if shift is None else at + shift, 8)
     phys_base = int.from_bytes(data, "little", signed=True)
+    possible = None
     for blocks in layouts_of(vmm, ram):
         kernel = _placed(GuestMemory(vmm, blocks), image, places, shift, phys_base)
-        if kernel is not None:
-            return _marked(kernel, image)
-    return None
+        if kernel is None:
+            continue
+        kernel = _marked(kernel, image)
+        # the image alone may fit several; its vmcoreinfo is somewhere else in memory
+        if kernel.boot.mark_at != image.rodata or not _has_vmcoreinfo(kernel):
+            return kernel
+        possible = possible or kernel
+    return possible
 
 
 def _shift(image: Image, places: dict[str, int]) -> int | None:
@@ -179,6 +185,11 @@ def _marked(kernel: LinuxKernel, image: Image) -> LinuxKernel:
         page = memory.vmm.read(image.rodata, PAGE)
         boot = replace(boot, mark_at=image.rodata, mark=page)
     return replace(kernel, boot=boot)
+
+
+def _has_vmcoreinfo(kernel: LinuxKernel) -> bool:
+    at = kernel.address("vmcoreinfo_data")
+    return at is not None and any(kernel.image(at, 8))
 
 
 def vmcoreinfo_of(kernel: LinuxKernel) -> Vmcoreinfo | None:

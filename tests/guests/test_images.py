@@ -50,6 +50,7 @@ def symbols_of(layout: Layout, every: bool) -> list[Symbol]:
         (BASE + 0x100, "R", "linux_proc_banner"),
         (BASE + 0x400, "R", "linux_banner"),
         (DATA + 0x10, "D", "phys_base"),
+        (DATA + 0x20, "D", "vmcoreinfo_data"),
         (DATA + 0x1000, "D", "init_level4_pgt"),
     ]
     return ([] if layout.offsets in ("relative", "place") else percpu) + found + data
@@ -104,6 +105,25 @@ def test_an_older_kernel_is_found_by_its_image(ram: mmap.mmap, layout: Layout, e
     assert found.kernel.release == RELEASE
     assert found.kernel.boot.phys_base == physical - (BASE - IMAGE)
     assert found.kernel.modules() is None
+
+
+def test_memory_is_laid_out_so_that_vmcoreinfo_is_reached() -> None:
+    """The image is below every hole for devices that there may be, and fits them all."""
+    gib, physical = 1 << 30, 34 * MIB
+    page = f"OSRELEASE={RELEASE}\nBUILD-ID=1234\nSYMBOL(_stext)={TEXT:x}\n".encode()
+    data = bytearray(image(LAYOUTS[2], True, physical))
+    # where the kernel has its pointer to it, the address there, and where that leads
+    struct.pack_into("<Q", data, DATA + 0x20 - BASE, DATA + 64 * MIB)
+    entry = DATA + 0x3000 + (DATA + 64 * MIB >> 21 & 511) * 8
+    struct.pack_into("<Q", data, entry - BASE, 4 * gib + 16 * MIB | 0x83)
+    with as_ram(4 * gib + 2 * MIB) as area:
+        area[physical : physical + len(data)] = bytes(data)
+        area[2 * gib + 16 * MIB : 2 * gib + 16 * MIB + len(page)] = page
+        found = find_kernel(VmmMemory(os.getpid()), len(area))
+    assert found.kernel is not None, found.why
+    assert found.kernel.boot.build_id == "1234"
+    blocks = [(block.physical, block.size) for block in found.kernel.memory.blocks]
+    assert blocks == [(0, 2 * gib), (4 * gib, 2 * gib + 2 * MIB)]
 
 
 def test_an_image_whose_page_tables_lead_elsewhere_is_not_what_runs(ram: mmap.mmap) -> None:
