@@ -80,6 +80,8 @@ def select(
     if time is not None:
         start = int(whole.time[0]) if len(whole) else 0
         since, until = (_clock(bound, start) for bound in _pair(time))
+        if since is not None and until is not None and since > until:
+            raise QueryError(f"time {time!r} ends before it begins", "(from, until)")
         if since is not None:
             mask &= whole.time >= since
         if until is not None:

@@ -33,7 +33,7 @@ from kvmperf_magic.profile.tally import News, news_of
 from kvmperf_magic.ranking import Look, sort_keys
 from kvmperf_magic.recorder import collect, plan, say_on_stderr, start_sampler
 from kvmperf_magic.recording import Recording, open_recording
-from kvmperf_magic.sampler.options import SamplerOptions
+from kvmperf_magic.sampler.options import SamplerOptions, seconds
 from kvmperf_magic.sampler.process import SamplerProcess
 from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.symbols.options import SymbolOptions
@@ -309,14 +309,14 @@ def top(
     guest: bool | None = None,
     host: bool | None = None,
     events: str | Sequence[str] | None = None,
-    frequency: int | None = None,
+    frequency: int | str | None = None,
     period: int | None = None,
     duration: float | None = None,
     pid: int | Sequence[int] | None = None,
     tid: int | Sequence[int] | None = None,
     vm: str | int | Sequence[str | int] | None = None,
-    cpus: Sequence[int] | None = None,
-    mmap_pages: int = 128,
+    cpus: int | Sequence[int] | None = None,
+    mmap_pages: int | str = 128,
     delay: float = 1.0,
     keys: str | Sequence[str] | None = None,
     sort: str = "overhead",
@@ -340,7 +340,8 @@ def top(
     """
     if guest is None and host is None:
         guest = host = True
-    SymbolOptions.of(symbol_options)
+    SymbolOptions.of(symbol_options).check()
+    duration = seconds(duration)
     if not delay >= _SHORTEST:
         raise QueryError(f"a delay of {delay} s is no delay", f"{_SHORTEST} and more can be done")
     look = Look(sort_keys(keys), sort, filter, None, entries, count_filter)

@@ -96,12 +96,13 @@ class KvmMagics(Magics):
 
         line, command = args.split_command(line)
         given = args.parse(self.kvm_record, line)
-        if cell is not None and (command or given.duration):
+        if cell is not None and (command or given.duration is not None):
             raise UsageError("a cell is recorded as long as it runs: no --duration, no command")
         say = (lambda _: None) if given.quiet else print
         recorder = Recorder(
             given.output,
             say,
+            given.duration,
             command=command,
             system_wide=given.all_cpus,
             callchain=given.call_graph or given.callchain,
@@ -109,7 +110,7 @@ class KvmMagics(Magics):
         )
         with recorder:
             if cell is None:
-                recorder.wait(given.duration, progress=not given.quiet)
+                recorder.wait(progress=not given.quiet)
             else:
                 assert self.shell is not None
                 self.shell.run_cell(cell)
@@ -281,7 +282,9 @@ class KvmMagics(Magics):
 
         assert self.shell is not None
         held = self.shell.user_ns.get(name) if name else None
-        return held if isinstance(held, Recording) else open_recording(name or newest(), **opening)
+        if isinstance(held, Recording):
+            return held.with_symbols(**opening) if opening else held
+        return open_recording(name or newest(), **opening)
 
 
 def load(shell: InteractiveShell) -> None:

@@ -62,10 +62,13 @@ def open_recording(path: str | Path, *, cache: bool = True, **symbol_options: An
 
     Symbol options: `kallsyms`, `vmlinux`, `symfs`, `guest_kallsyms`, `guest_modules`,
     `guest_vmlinux`, `guest_mount`, `guest_elf` (a path, or {VM name or pid: path}),
-    `guest_symbols="host"` or `"none"`, `debuginfod` (True, or URLs). Raises FileError for what is
-    no recording; a damaged perf.data opens up to the damage, which `.lost` then tells.
+    `guest_symbols="host"` or `"none"`, `debuginfod` (True, or URLs). Files that were named when it
+    was recorded need not be named again. Raises FileError for what is no recording, SymbolError for
+    an option that cannot be; a damaged perf.data opens up to the damage, which `.lost` then tells.
     """
-    return Recording(Source(read(path), SymbolOptions.of(symbol_options), cache=cache))
+    options = SymbolOptions.of(symbol_options)
+    options.check()
+    return Recording(Source(read(path), options, cache=cache))
 
 
 def newest() -> Path:
@@ -98,6 +101,14 @@ class Recording(Exporting):
         """This view with the source line of every frame; `inline`: what the compiler inlined is a
         frame of its own, `NAME (inlined)`. Needs symbolic (extra `dwarf`) and debug data."""
         return Recording(self._source, self._mask, inline)
+
+    def with_symbols(self, *, cache: bool = True, **symbol_options: Any) -> Recording:
+        """This view with its names worked out anew: by these options of `open()`, and those that
+        it was opened with."""
+        given = SymbolOptions.of(symbol_options)
+        given.check()
+        options = replace(self._source.options, **symbol_options)
+        return Recording(Source(self._source.file, options, cache=cache), self._mask, self._inline)
 
     def lines(self, symbol: str, **options: Any) -> ReportView:
         """Which lines of a function (its exact name) the time went to."""

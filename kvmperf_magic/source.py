@@ -41,6 +41,8 @@ class Source:
 
     def __init__(self, file: PerfFile, options: SymbolOptions, *, cache: bool = False) -> None:
         self.file = file
+        if not file.symbols:  # else it carries the names of those files
+            options = options.remembered(file.kvmperf.get("symbols"))
         self.options = options
         self._memory = Memory(file, options, self._decoded_said) if cache else None
         self._stack_warnings: list[str] = []

@@ -245,6 +245,7 @@ class Child:
             "command": self.options.command,
             "notices": self._counters.notices,
             "machines": self.options.machines,
+            "symbols": self.options.symbols,
             "progress": asdict(progress),
         }
         return facts.of_machine() | facts.of_recording(

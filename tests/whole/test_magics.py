@@ -14,6 +14,7 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
+import kvmperf_magic as kvm
 from kvmperf_magic import demo
 from kvmperf_magic.answers import DiffView, ReportView
 from kvmperf_magic.inventory import MachineList
@@ -90,10 +91,10 @@ def test_the_five_magics_tell_the_story(
     report = shell.run_line_magic("kvm_report", "g --sort symbol")
     assert isinstance(report, ReportView)
     assert "ext3_test_allocatable" in repr(report)
-    assert set(report.table["symbol"]) == set(
-        shell.run_line_magic("kvm_report", f"perf.data.guest -s sym {elf}").table["symbol"]
-    )
-    diff = shell.run_line_magic("kvm_diff", elf)
+    # the recording remembers the file that was named
+    again = shell.run_line_magic("kvm_report", "perf.data.guest -s sym")
+    assert set(report.table["symbol"]) == set(again.table["symbol"])
+    diff = shell.run_line_magic("kvm_diff", "")
     assert isinstance(diff, DiffView)
     assert diff.diff.names == ("host", "guest")
     assert "ext3_test_allocatable" in set(diff.table["symbol"])
@@ -147,12 +148,29 @@ def test_a_semicolon_silences_and_an_assignment_keeps(
         ("kvm_top", "-d 0", ["no delay"]),
         ("kvm_top", "-E 0", ["entries"]),
         ("kvm_list", "what", ["no arguments"]),
+        ("kvm_report", '"broken.data', ["quotation"]),
+        ("kvm_report", "calm -C 0-99999999999", ["range of numbers"]),
+        ("kvm_report", "calm -C 5-1", ["range of numbers"]),
+        ("kvm_report", "calm --time 5,1", ["ends before"]),
+        ("kvm_report", "calm --kallsyms nowhere", ["kallsyms", "nowhere"]),
+        ("kvm_report", "broken.data --guest-elf nowhere", ["guest_elf", "nowhere"]),
+        ("kvm_record", "--guest --guest-elf nowhere", ["guest_elf", "nowhere"]),
+        ("kvm_record", "--host --duration nan", ["duration"]),
+        ("kvm_record", "--host --duration -1", ["duration", "more than 0"]),
+        ("kvm_record", "--host -F 0 --duration 1", ["frequency 0"]),
+        ("kvm_record", "--host -F often --duration 1", ["hertz"]),
+        ("kvm_record", "--host -c -1 --duration 1", ["period -1"]),
+        ("kvm_record", "--host -m 0 --duration 1", ["mmap_pages 0"]),
+        ("kvm_record", "--host -m 1X --duration 1", ["mmap_pages", "512K"]),
+        ("kvm_record", "--host --", ["no command"]),
+        ("kvm_top", "--duration 0", ["duration"]),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
     shell: InteractiveShell, magic: str, line: str, words: list[str]
 ) -> None:
     Path("broken.data").write_bytes(b"PERFILE2" + b"\0" * 10)
+    shell.user_ns["calm"] = demo.replay("calm")
     with pytest.raises(UsageError) as caught:
         shell.run_line_magic(magic, line)
     said = str(caught.value)
@@ -184,6 +202,14 @@ def test_top_takes_perfs_options(shell: InteractiveShell, monkeypatch: pytest.Mo
     assert told["filter"] == "a|b"
     shell.run_line_magic("kvm_top", r"--filter \bspin")
     assert told["filter"] == r"\bspin"
+
+
+def test_symbol_options_count_for_what_is_open_already(shell: InteractiveShell) -> None:
+    shell.user_ns["rec"] = kvm.open(demo.replay("calm").path, cache=False).filter(vcpu=0)
+    bare = shell.run_line_magic("kvm_report", "rec --sort symbol")
+    named = shell.run_line_magic("kvm_report", f"rec --sort symbol --guest-elf {demo.guest_elf()}")
+    assert "ext3_test_allocatable" in set(named.table["symbol"]) - set(bare.table["symbol"])
+    assert len(named.recording) == len(bare.recording) > 0
 
 
 def test_a_quoted_expression_is_what_is_searched_for(shell: InteractiveShell) -> None:
