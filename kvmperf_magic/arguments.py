@@ -29,7 +29,17 @@ def parse(magic: Any, line: str) -> argparse.Namespace:
         words = [_QUOTED.sub(r"\1\3", word) for word in arg_split(line)]
     except ValueError as error:
         raise UsageError(f"{error}: a quotation mark stands alone") from None
-    given: argparse.Namespace = magic.parser.parse_args(words)
+    try:
+        given: argparse.Namespace = magic.parser.parse_args(words)
+    except UsageError as error:
+        if not str(error).startswith("unrecognized"):
+            raise
+        name = magic.parser.prog.removeprefix("%")
+        stray = next((word for word in words if word in str(error)), "")
+        command = ""
+        if name == "kvm_record" and not stray.startswith("-"):
+            command = "a command stands behind --; "
+        raise UsageError(f"{error} ({command}%{name}? lists what there is)") from None
     return given
 
 
@@ -175,7 +185,7 @@ TOP_OPTIONS = (
 FILTER_OPTIONS = (
     MODES_OPTION,
     argument("--comm", "--comms", metavar="REGEX", help="only these commands"),
-    argument("--dso", "--dsos", metavar="REGEX", help="only these DSOs"),
+    argument("-d", "--dso", "--dsos", metavar="REGEX", help="only these DSOs"),
     argument("-S", "--symbol", "--symbols", metavar="REGEX", help="only these symbols"),
     argument("--vm", metavar="NAME|PID", help="only the guest code of this VM"),
     argument("-C", "--cpu", metavar="LIST", help="only these CPUs"),

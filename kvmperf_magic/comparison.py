@@ -50,6 +50,7 @@ def diff(
         names = ("host", "guest")
     else:
         second = _opened(other, symbol_options)
+        event = event or _common(first, second)
         a, b = first.answerable(modes, event), second.answerable(modes, event)
         names = _names(a, b)
     if filters:
@@ -63,6 +64,17 @@ def diff(
 
 def _opened(one: Recording | str | Path, options: dict[str, Any] | None) -> Recording:
     return one if isinstance(one, Recording) else open_recording(one, **(options or {}))
+
+
+def _common(a: Recording, b: Recording) -> str | None:
+    """The first event of `a` that both have samples of, so that shares are of the same."""
+    theirs = {*_sampled(b)}
+    return next((name for name in _sampled(a) if name in theirs), None)
+
+
+def _sampled(recording: Recording) -> list[str]:
+    events = recording.events
+    return [str(name) for name in events["name"][events["samples"] > 0]]
 
 
 def _names(a: Recording, b: Recording) -> tuple[str, str]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import atexit
 import os
 import select
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -133,6 +134,12 @@ class Top(LiveView):
         """Show it in a terminal until it ends or Ctrl-C; the last view stays there."""
         watch(self)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self.stop()
+
     def __repr__(self) -> str:
         from kvmperf_widgets.top import render_text
 
@@ -141,8 +148,10 @@ class Top(LiveView):
     def _ipython_display_(self) -> None:
         if in_notebook():
             self._places.add()
-        else:
+        elif sys.stdout is not None and sys.stdout.isatty():
             self.watch()
+        else:  # nobody could end it
+            print(self)
 
     def note(self) -> str:
         """Notices, pause, end, losses."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def readable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Our errors as the one readable line of a UsageError, and the final `;` as silence."""
+    """Our errors and Ctrl-C as the one readable line of a UsageError, the final `;` as silence."""
 
     @functools.wraps(function)
     def run(self: KvmMagics, line: str, *cell: str | None) -> Any:
@@ -38,6 +38,8 @@ def readable(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(self, line.rstrip().rstrip(";"), *cell)
         except KvmperfError as error:
             raise UsageError(str(error)) from None
+        except KeyboardInterrupt:
+            raise UsageError("interrupted") from None
 
     return output_can_be_silenced(run)
 
@@ -161,6 +163,13 @@ class KvmMagics(Magics):
             "(default: %(default)s)",
         ),
         argument("--inline", action="store_true", help="what was inlined as frames of its own"),
+        argument(
+            "--children",
+            dest="no_children",
+            action="store_false",
+            default=False,
+            help="sort by what callees add, too (the default)",
+        ),
         argument("--no-children", action="store_true", help="sort by self, not with children"),
         argument("--percent-limit", type=float, default=0.0, metavar="PERCENT", help="hide below"),
         argument(

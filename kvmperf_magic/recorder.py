@@ -261,14 +261,16 @@ class Recorder:
         from tqdm import tqdm  # as text: of a widget a saved notebook keeps an error message
 
         duration = seconds(duration) or self._duration
+        # a notebook paints stderr red; a script's stdout is its own
+        out = sys.stdout if in_notebook() else sys.stderr
+        shown = progress and out is not None and (in_notebook() or out.isatty())
         started = time.monotonic()
         bar = tqdm(
             total=duration,
             desc=f"recording {Path(self._options.output or '').name}",
             unit="s",
-            disable=not progress,
-            # a notebook paints stderr red; a script's stdout is its own
-            file=sys.stdout if in_notebook() else sys.stderr,
+            disable=not shown,  # a log is no place for it
+            file=out,
             bar_format="{desc}: {n:.0f} s {bar:20}{postfix}"
             if duration
             else "{desc}: {n:.0f} s{postfix}",

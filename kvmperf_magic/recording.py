@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kvmperf_magic.callchains import Callchains
 from kvmperf_magic.decoding import Decoded, unit_of
-from kvmperf_magic.describing import events_table, records_table, summary_table
+from kvmperf_magic.describing import events_table, records_table, summary_table, summary_text
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.exporting import Exporting
 from kvmperf_magic.files import write_pieces
@@ -431,7 +431,7 @@ class Recording(Exporting):
         return len(self.profile.time)
 
     def __repr__(self) -> str:
-        return repr(self.summary())
+        return summary_text(self)
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()

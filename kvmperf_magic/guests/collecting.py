@@ -50,10 +50,10 @@ class Collector:
         due = time.monotonic() + _LOOK
         while True:
             ending = self._end.is_set()
-            if ending and not self._last:
-                return
             # those first of which there are guest samples
             for machine in sorted(self._machines, key=lambda one: one.accel != "kvm"):
+                if self._end.is_set() and not self._last:
+                    return
                 if machine.kind == "guest" and (self._pids is None or machine.pid in self._pids):
                     self._look(machine)
             if ending:

@@ -72,10 +72,15 @@ def test_it_shows_a_change_of_the_guest_within_two_seconds_while_others_compute(
     assert top.error is None
 
 
-def test_stop_is_at_once_and_leaves_no_process(tmp_path: Path) -> None:
+def test_stop_is_at_once_and_leaves_no_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with running_guest(1, "stopping"):
         top = started(vm="stopping")
         until(lambda: len(top.table), 5)
+        top._ipython_display_()  # of no terminal: one view, and it goes on
+        assert "PerfTop:" in capsys.readouterr().out
+        assert top.running
         assert samplers() == {top.process.pid}
         start = time.monotonic()
         top.stop()

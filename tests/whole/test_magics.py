@@ -178,6 +178,41 @@ def test_what_is_wrong_is_said_in_one_line(
     assert all(word in said for word in words), said
 
 
+def test_ctrl_c_is_said_in_one_line(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> MachineList:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MachineList, "found", interrupted)
+    with pytest.raises(UsageError, match=r"^interrupted$"):
+        shell.run_line_magic("kvm_list", "")
+
+
+@pytest.mark.root
+def test_a_diff_is_of_one_event_or_says_so(tmp_path: Path) -> None:
+    code = [sys.executable, "-c", "for i in range(10**6): pass"]
+    names = {"clock": ["cpu-clock"], "faults": ["page-faults"], "two": ["page-faults", "cpu-clock"]}
+    clock, faults, two = (
+        kvm.record(host=True, command=code, events=events, output=tmp_path / name)
+        for name, events in names.items()
+    )
+    assert kvm.diff(clock, two).other.profile.unit == clock.profile.unit
+    assert not any("shares" in said for said in kvm.diff(clock, two).warnings)
+    said = kvm.diff(clock, faults).warnings[0]
+    assert "cpu-clock" in said
+    assert "page-faults" in said
+
+
+def test_nothing_is_cut_off_in_a_terminal(shell: InteractiveShell, tmp_path: Path) -> None:
+    whole = Path(demo.replay("calm").path).read_bytes()
+    (tmp_path / "cut.data").write_bytes(whole[: len(whole) // 2])
+    recording = kvm.open(tmp_path / "cut.data")
+    said = repr(recording).splitlines()
+    assert {f"warning: {warning}" for warning in recording.warnings} <= set(said)
+    assert recording.lost.damage[0].message in repr(recording)
+
+
 def test_top_takes_perfs_options(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, Any] = {}
     monkeypatch.setattr("kvmperf_magic.live.top", lambda **given: told.update(given))
