@@ -202,7 +202,7 @@ class Recorder:
         # what is to be packed in the end is a perf.data until then: a kill loses nothing
         self._packed = path if path.name.endswith(SUFFIX) else None
         path = path.with_name(f"{path.name}.data") if self._packed else path
-        self._options = replace(options, output=str(path), symbols=named.to_json())
+        self._options = replace(options, output=str(path), symbols=named.to_json(), linger=True)
         self._process: SamplerProcess | None = None
         self._collector: Collector | None = None
         self._tasks: TaskSampler | None = None
@@ -229,11 +229,14 @@ class Recorder:
         trace: TracebackType | None,
     ) -> None:
         assert self._process is not None
-        if self._collector is not None and self._tasks is not None:
-            for looks in self._tasks.stop():
-                self._process.attach(TASKS_MAGIC, looks.pack())
-            self._collector.stop(last=True)
-        self._process.stop()
+        self._process.enough()  # to look into the guests once more takes its time
+        try:
+            if self._collector is not None and self._tasks is not None:
+                for looks in self._tasks.stop():
+                    self._process.attach(TASKS_MAGIC, looks.pack())
+                self._collector.stop(last=True)
+        finally:  # Ctrl-C may come once more
+            self._process.stop()
 
     @property
     def process(self) -> SamplerProcess:

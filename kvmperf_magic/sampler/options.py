@@ -29,7 +29,8 @@ class SamplerOptions:
     `callchain` has the kernel walk the stacks; with `branch_stack` the user part is the
     processor's last branches, kept as a call stack.
     `machines` are `Machine.to_json()` of what runs: guests get a kernel map in the recording.
-    `symbols` is `SymbolOptions.to_json()`, for who opens the recording.
+    With `linger` it is there until it is told to stop, whatever ended the sampling: until then
+    more can be attached. `symbols` is `SymbolOptions.to_json()`, for who opens the recording.
     """
 
     events: list[str] = field(default_factory=lambda: ["cycles"])
@@ -53,6 +54,7 @@ class SamplerOptions:
     symbols: dict[str, Any] = field(default_factory=dict)
     cmdline: list[str] = field(default_factory=list)
     user_only: bool = False
+    linger: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import kvmperf_magic as kvm
 from kvmperf_magic import demo
 from kvmperf_magic.answers import DiffView, ReportView
+from kvmperf_magic.cli import main
 from kvmperf_magic.inventory import MachineList
 from kvmperf_magic.recording import Recording
 
@@ -295,3 +298,23 @@ def test_completion(shell: InteractiveShell) -> None:
 def test_completion_knows_the_vms(shell: InteractiveShell) -> None:
     with running_guest(1, "tabbed"):
         assert complete(shell, "%kvm_record --vm tab") == ["%kvm_record --vm tabbed"]
+
+
+@pytest.mark.root
+def test_the_command_line_leaves_a_command_alone_and_ends_with_its_reader(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "a b.data")
+    script = 'word=$(echo said); echo "$word  {x}" $$'
+    assert main(["record", "--host", "-q", "-o", path, "--", "sh", "-c", script]) == 0
+    assert re.search(r"^said  \{x\} \d+$", capfd.readouterr().out, re.MULTILINE)
+    command = [sys.executable, "-m", "kvmperf_magic", "report", path]
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=plain
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
