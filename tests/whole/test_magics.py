@@ -318,3 +318,10 @@ def test_the_command_line_leaves_a_command_alone_and_ends_with_its_reader(
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+def test_a_guest_elf_of_no_vm_is_said() -> None:
+    path, elf = demo.replay("calm").path, demo.guest_elf()
+    wrong = kvm.open(path, guest_elf={"crowded": elf}, cache=False)
+    assert any("'crowded'" in said and "calm" in said for said in wrong.warnings)
+    assert not any("is not here" in said for said in demo.replay("calm").warnings)
