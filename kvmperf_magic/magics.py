@@ -291,6 +291,7 @@ class KvmMagics(Magics):
 
         assert self.shell is not None
         held = self.shell.user_ns.get(name) if name else None
+        held = getattr(held, "recording", held)  # a report is as good
         if isinstance(held, Recording):
             return held.with_symbols(**opening) if opening else held
         return open_recording(name or newest(), **opening)

@@ -248,6 +248,9 @@ def test_symbol_options_count_for_what_is_open_already(shell: InteractiveShell) 
     named = shell.run_line_magic("kvm_report", f"rec --sort symbol --guest-elf {demo.guest_elf()}")
     assert "ext3_test_allocatable" in set(named.table["symbol"]) - set(bare.table["symbol"])
     assert len(named.recording) == len(bare.recording) > 0
+    shell.user_ns["p"] = named
+    again = shell.run_line_magic("kvm_report", "p --sort symbol,cpu")
+    assert set(again.table["symbol"]) == set(named.table["symbol"])
 
 
 def test_a_quoted_expression_is_what_is_searched_for(shell: InteractiveShell) -> None:
@@ -280,6 +283,7 @@ def complete(shell: InteractiveShell, line: str) -> list[str]:
 
 def test_completion(shell: InteractiveShell) -> None:
     Path("perf.data.mine").touch()
+    Path("two words.data").touch()
     shell.user_ns["recording"] = Recording.__new__(Recording)
     for line, wanted in {
         "%kvm_record --gu": "%kvm_record --guest-elf",
@@ -288,6 +292,12 @@ def test_completion(shell: InteractiveShell) -> None:
         "%kvm_report reco": "%kvm_report recording",
         "%kvm_diff --total ker": "%kvm_diff --total kernel",
         "%kvm_record -e cpu-cl": "%kvm_record -e cpu-clock",
+        "%kvm_record -e cpu-clock,page-f": "%kvm_record -e cpu-clock,page-faults",
+        "%kvm_report --sort comm,sy": "%kvm_report --sort comm,symbol",
+        "%kvm_report --modes=guest-k": "%kvm_report --modes=guest-kernel",
+        "%kvm_record --guest-elf web1=perf.data.m": "%kvm_record --guest-elf web1=perf.data.mine",
+        "%kvm_record --call-graph dw": "%kvm_record --call-graph dwarf",
+        "%kvm_report two": '%kvm_report "two words.data"',
     }.items():
         assert wanted in complete(shell, line), line
     assert not [c for c in complete(shell, "print(--gu") if "guest" in c]
