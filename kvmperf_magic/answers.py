@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import kvmperf_widgets as pictures
+from kvmperf_magic.describing import sentence
 from kvmperf_magic.errors import QueryError
 from kvmperf_magic.exporting import DIFF_FORMATS, TABLE_FORMATS, format_of
 from kvmperf_magic.files import written
@@ -73,10 +74,10 @@ class TableAnswer(View):
 
 
 class Lines:
-    """Plain lines of text among pictures."""
+    """Plain lines of text among pictures. What is recorded in them may be anything."""
 
     def __init__(self, lines: Sequence[str]) -> None:
-        self._text = "\n".join(lines)
+        self._text = "\n".join(sentence(line) for line in lines)
 
     def __repr__(self) -> str:
         return self._text

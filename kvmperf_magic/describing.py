@@ -52,6 +52,13 @@ def records_table(counts: Mapping[int, int], sizes: Mapping[int, int]) -> Table:
     )
 
 
+def sentence(text: object) -> str:
+    """A line for a terminal: names in it may be anything."""
+    from kvmperf_widgets.text import clean
+
+    return clean(text, 4000)
+
+
 def summary_table(recording: Recording) -> Table:
     """What is in it, a line each."""
     lines = _summary(recording) | {"complete": str(recording.lost)}
@@ -65,7 +72,7 @@ def summary_text(recording: Recording) -> str:
     lines = _summary(recording) | {"complete": str(replace(lost, damage=[]))}
     below = [f"damaged at {d.offset:#x}: {d.message}" for d in lost.damage]
     below += [f"warning: {w}" for w in recording.warnings]
-    return "\n".join([repr(_two_columns(lines)), *below])
+    return "\n".join([repr(_two_columns(lines)), *map(sentence, below)])
 
 
 def _summary(recording: Recording) -> dict[str, str]:

@@ -37,7 +37,9 @@ def readable(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(self, line.rstrip().rstrip(";"), *cell)
         except KvmperfError as error:
-            raise UsageError(str(error)) from None
+            from kvmperf_magic.describing import sentence
+
+            raise UsageError(sentence(error)) from None
         except KeyboardInterrupt:
             raise UsageError("interrupted") from None
 

@@ -194,7 +194,7 @@ class MicroGuest(Workload):
 
     def _about(self) -> str:
         ring = f", ring {self.ring}" if self.ring >= 0 else ""
-        return f"{self.name}, {self.count} vCPU{'s' * (self.count > 1)}{ring}"
+        return f"{self.name!r}, {self.count} vCPU{'s' * (self.count > 1)}{ring}"
 
     def _command(self) -> list[str]:
         return [

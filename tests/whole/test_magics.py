@@ -20,6 +20,8 @@ import kvmperf_magic as kvm
 from kvmperf_magic import demo
 from kvmperf_magic.answers import DiffView, ReportView
 from kvmperf_magic.cli import main
+from kvmperf_magic.guests.machine import Machine
+from kvmperf_magic.guests.survey import Facts
 from kvmperf_magic.inventory import MachineList
 from kvmperf_magic.recording import Recording
 
@@ -205,6 +207,17 @@ def test_a_diff_is_of_one_event_or_says_so(tmp_path: Path) -> None:
     said = kvm.diff(clock, faults).warnings[0]
     assert "cpu-clock" in said
     assert "page-faults" in said
+
+
+def test_names_control_no_terminal(shell: InteractiveShell) -> None:
+    hostile = "\x1b]0;x\x07\u202e"
+    host = Machine(0, "host", "host")
+    listed = MachineList([host, Machine(1, hostile, notes=[hostile])], [Facts(None), Facts(None)])
+    with pytest.raises(UsageError) as caught:
+        shell.run_line_magic("kvm_report", f"{hostile}.data")
+    recording = kvm.open(demo.replay("calm").path, guest_elf={hostile: demo.guest_elf()})
+    for said in (repr(listed), str(caught.value), repr(recording), repr(recording.report())):
+        assert not set(hostile) - {"]", "0", ";", "x"} & set(said)
 
 
 def test_nothing_is_cut_off_in_a_terminal(shell: InteractiveShell, tmp_path: Path) -> None:
