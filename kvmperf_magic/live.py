@@ -344,8 +344,11 @@ def top(
 
     Every `delay` seconds what was counted fades to 7/8, as in perf top, or without `decay` to
     nothing, and what came is added. Rows are by `keys` (default: symbol, dso, mode, machine) and
-    sorted by the column `sort`. `history` seconds are kept for `snapshot()`. Targets, events and
-    errors as in `record()`.
+    sorted by the column `sort`, with a `-` in front the other way round; `entries` of them are
+    shown, those of more than `count_filter` samples whose symbol, DSO or command the regular
+    expression `filter` finds. `modes` are what is shown, less the kernels' (`hide_kernel`) or the
+    users' (`hide_user`). It ends after `duration` seconds, by `stop()`, or at the end of its `with`
+    block. `history` seconds are kept for `snapshot()`. Targets, events and errors as in `record()`.
     """
     if guest is None and host is None:
         guest = host = True

@@ -351,9 +351,10 @@ class Recording(Exporting):
         **options: Any,
     ) -> ReportView:
         """Overhead by any of comm pid tid cpu dso symbol mode machine vcpu event srcline, self and
-        with children; `options` are those of `profile.report.report`. Displays with a flame graph,
-        and with a heat map of all samples (`heatmap=True`) or of a symbol's share. `inline`: see
-        `with_lines()`."""
+        with children. Options: `order` ("self" or "children"), `percent_limit` (rows below are left
+        out), `children` (False: self alone); see `profile.report.report`. Displays with a flame
+        graph, and with a heat map of all samples (`heatmap=True`) or of a symbol's share.
+        `inline`: see `with_lines()`."""
         from kvmperf_magic.answers import ReportView
         from kvmperf_magic.profile.report import report
 
