@@ -13,7 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
-from kvmperf_magic.errors import NoKvmError, NotPermittedError, QueryError, TargetError
+from kvmperf_magic.errors import (
+    FileError,
+    NoKvmError,
+    NotPermittedError,
+    QueryError,
+    TargetError,
+)
 from kvmperf_magic.frontend import in_notebook
 from kvmperf_magic.guests.collecting import Collector
 from kvmperf_magic.guests.discovery import find_vm, machines
@@ -247,16 +253,26 @@ class Recorder:
     def recording(self) -> Recording:
         """What was recorded, opened once."""
         if self._opened is None:
-            assert self._options.output is not None
-            keep = self._packed is None
-            self._opened = open_recording(self._options.output, cache=keep, **self._symbols)
+            output, keep = self._found(), self._packed is None
+            self._opened = open_recording(output, cache=keep, **self._symbols)
             if self._packed:
                 self._opened.save(self._packed, self._packed.name)
-                Path(self._options.output).unlink()
+                Path(output).unlink()
                 self._opened = open_recording(self._packed)
             if self._opened.lost.complete < 1 or self._opened.lost.throttled:
                 self._say(f"recording: {self._opened.lost}")
         return self._opened
+
+    def _found(self) -> str:
+        """Where the file is now: another recording of the same name makes this one `.old`."""
+        named = self._options.output
+        assert named is not None
+        for path in (named, f"{named}.old"):
+            if Path(path).exists() and Path(path).stat().st_ino == self.process.inode:
+                if path != named:
+                    self._say(f"another recording has taken the name {named}: this one is {path}")
+                return path
+        raise FileError(named, "is another recording's by now, and this one is gone")
 
     def wait(self, duration: float | None = None, progress: bool = True) -> None:
         """Until `duration` seconds (default: the recorder's own) are over, the command ended, or

@@ -195,6 +195,7 @@ class Child:
         self.talk.say(
             "started",
             events=[e.spec.name for e in counters.events if not e.tracking],
+            inode=self._sink.inode if isinstance(self._sink, FileSink) else 0,
             command_pid=None if self._workload is None else self._workload.pid,
         )
 

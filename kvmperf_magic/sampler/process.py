@@ -178,6 +178,11 @@ class SamplerProcess:
         return list((self._heard.started or {}).get("events", []))
 
     @property
+    def inode(self) -> int:
+        """Of the file that it writes, whatever that is called by now; 0 of a stream."""
+        return int((self._heard.started or {}).get("inode", 0))
+
+    @property
     def pid(self) -> int:
         return self._child.pid
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,10 @@ def recording(
 ) -> Recording:
     """Of this process, while the guests run: samples to be made theirs."""
     path = tmp_path_factory.mktemp("recorded") / "perf.data"
-    with Recorder(path, lambda _: None, guest=True, host=True, frequency=2000) as recorder:
+    # named, as nobody waits for all emulated guests there are
+    pids = [os.getpid(), *(guest.pid for guest in linux_guests.values())]
+    options = {"guest": True, "host": True, "frequency": 2000, "pid": pids}
+    with Recorder(path, lambda _: None, **options) as recorder:
         end = time.monotonic() + 0.5
         while time.monotonic() < end:
             sum(range(1000))
