@@ -44,6 +44,8 @@ class Source:
 
     def __init__(self, file: PerfFile, options: SymbolOptions, *, cache: bool = False) -> None:
         self.file = file
+        if not file.symbols:  # else it carries the names of those files
+            options = options.remembered(file.kvmperf.get("symbols"))
         self.options = options
         self._memory = Memory(file, options, self._decoded_said) if cache else None
         self._stack_warnings: list[str] = []
@@ -225,8 +227,18 @@ class Source:
 
     def _decoded_said(self) -> Said:
         carried, stacks = self._carried_warnings, self._stack_warnings
-        warnings = [*carried, *stacks, *self.symbolizer.warnings]
+        warnings = [*self._strangers(), *carried, *stacks, *self.symbolizer.warnings]
         return Said(warnings, self.symbolizer.sources)
+
+    def _strangers(self) -> list[str]:
+        """VMs that a guest_elf was named for, and that the recorder did not find."""
+        there = {one.pid: one.name for one in self.machines if one.kind == "guest"}
+        known = {"", *there.values(), *map(str, there)}
+        return [
+            f"guest_elf is of a VM {vm!r} that is not here; here are: {', '.join(there.values())}"
+            for vm in self.options.guest_elfs()
+            if there and vm not in known
+        ]
 
     def _decode(self) -> Decoded:
         file = self.file

@@ -67,10 +67,10 @@ class Collector:
         due = time.monotonic() + _LOOK
         while True:
             ending = self._end.is_set()
-            if ending and not self._last:
-                return
             # those first of which there are guest samples
             for machine in sorted(self._machines, key=lambda one: one.accel != "kvm"):
+                if self._end.is_set() and not self._awaited(machine):
+                    continue
                 if machine.kind == "guest" and (self._pids is None or machine.pid in self._pids):
                     self._look(machine)
             if ending:
@@ -78,6 +78,11 @@ class Collector:
             if not self._end.wait(_EVERY) and time.monotonic() >= due and self._pids is None:
                 due = time.monotonic() + _LOOK
                 self._machines = machines()
+
+    def _awaited(self, machine: Machine) -> bool:
+        """Whether a recording that ends waits for it: of TCG's there are no guest samples, and
+        nobody named them."""
+        return self._last and (machine.accel == "kvm" or self._pids is not None)
 
     def _look(self, machine: Machine) -> None:
         watched = self._watched[machine.pid] = watch(machine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -55,7 +56,10 @@ def recording(
     machines = [find_vm(guest.pid) for guest in linux_guests.values()]
     for machine in machines:
         watch(machine).refresh()
-    with Recorder(path, lambda _: None, guest=True, host=True, frequency=2000) as recorder:
+    # named, as nobody waits for all emulated guests there are
+    pids = [os.getpid(), *(machine.pid for machine in machines)]
+    options = {"guest": True, "host": True, "frequency": 2000, "pid": pids}
+    with Recorder(path, lambda _: None, **options) as recorder:
         tasks = TaskSampler(machines, every=0.01)
         begin = time.monotonic()
         while time.monotonic() < begin + 0.5 or not tickers_seen(tasks, machines):

@@ -138,11 +138,16 @@ def test_rows_by_what_guests_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (saved["guest_sure"] == 1).mean() > 0.5
 
 
-def test_stop_is_at_once_and_leaves_no_process(tmp_path: Path) -> None:
+def test_stop_is_at_once_and_leaves_no_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with running_guest(1, "stopping"):
         before = pipes()
         top = started(vm="stopping")
         until(lambda: len(top.table), 5)
+        top._ipython_display_()  # of no terminal: one view, and it goes on
+        assert "PerfTop:" in capsys.readouterr().out
+        assert top.running
         assert samplers() == {top.process.pid}
         start = time.monotonic()
         top.stop()

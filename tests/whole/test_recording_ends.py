@@ -124,7 +124,7 @@ def test_what_was_lost_is_said(tmp_path: Path) -> None:
         recorder.wait(None, progress=False)
     recording = recorder.recording
     assert recording.lost.records >= recorder.process.stats().lost > 100
-    assert recording.lost.complete < 0.95
+    assert recording.lost.complete < 1
     assert f"{recording.lost.records:,} lost" in repr(recording)
     assert any(f"{recording.lost.records:,} lost" in line for line in said)
 
@@ -148,3 +148,18 @@ def test_no_ctrl_c_leaves_a_process_that_records(
         pass
     assert not one.process.running()
     assert not [t for t in threading.enumerate() if t.name == "kvmperf-tasks"]
+
+
+def test_two_of_one_name_are_two(tmp_path: Path) -> None:
+    said: list[str] = []
+    path = tmp_path / "data"
+    wishes = {"host": True, "frequency": 500}
+    with (
+        Recorder(path, said.append, **wishes) as first,
+        Recorder(path, said.append, command=["true"], **wishes) as second,
+    ):
+        second.wait(progress=False)
+    assert second.recording.path == str(path)
+    assert first.recording.path == f"{path}.old"
+    assert any("data.old" in line for line in said)
+    assert first.recording.duration > second.recording.duration
