@@ -11,29 +11,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import kvmperf_widgets as pictures
+from kvmperf_magic.diffflames import WIDTHS, DiffedStacks
 from kvmperf_magic.errors import QueryError
 from kvmperf_magic.exporting import DIFF_FORMATS, TABLE_FORMATS, format_of
 from kvmperf_magic.files import written
+from kvmperf_magic.flames import flamegraph
 from kvmperf_magic.frontend import in_notebook
 from kvmperf_magic.modes import MODES
-from kvmperf_magic.profile.lanes import Lane, lanes_of
-from kvmperf_magic.profile.show import short_dso
-from kvmperf_magic.profile.timeorder import time_tree
-from kvmperf_magic.profile.tree import KINDS, CallTree, build_tree
 from kvmperf_magic.table import Table
-from kvmperf_widgets.layout import ORDERS
 
 if TYPE_CHECKING:
     from kvmperf_magic.dashboard import Dashboard
     from kvmperf_magic.filters import Filter
     from kvmperf_magic.heatmap import RecordingHeatMap
     from kvmperf_magic.profile.diff import Diff
-    from kvmperf_magic.profile.difftree import DiffTree
+    from kvmperf_magic.profile.difftree import DiffStacks, DiffTree
     from kvmperf_magic.profile.profile import Profile
     from kvmperf_magic.profile.report import Report
     from kvmperf_magic.recording import Recording
-    from kvmperf_widgets import DeltaBars, DiffFlameGraph, FlameGraph, ShareLines, Tree
-    from kvmperf_widgets.layout import Order
+    from kvmperf_widgets import DeltaBars, DiffFlameGraph, FlameGraph, ShareLines
 
 
 _BARS = ("baseline", "other", "delta", "ci_low", "ci_high", "significant", "status")
@@ -80,104 +76,6 @@ class Lines:
 
     def __repr__(self) -> str:
         return self._text
-
-
-def flamegraph(
-    view: Recording, roots: Any = "auto", title: str = "", order: Order = "name", **options: Any
-) -> FlameGraph:
-    """The samples of this view as a flame graph, siblings in this order."""
-    if order not in ORDERS:
-        raise QueryError(f"no order {order!r}", f"order: {', '.join(ORDERS)}")
-    profile = view.profile
-    clock = RecordingClock(profile, roots)
-    return pictures.FlameGraph(
-        clock.tree(None) if order == "time" else _drawn(build_tree(profile, roots)),
-        title=title or f"{view.name}: {' and '.join(view.sides)}",
-        unit=profile.unit,
-        subtitle=clock.about(None) + (", over time" if order == "time" else ""),
-        order=order,
-        clock=clock,
-        **options,
-    )
-
-
-def _drawn(tree: CallTree) -> Tree:
-    return pictures.Tree(
-        parent=tree.parent,
-        name=tree.name.codes,
-        names=tree.name.categories,
-        self_value=tree.self,
-        kind=tree.mode.astype(np.int32),
-        kinds=list(KINDS),
-        detail=tree.dso.codes,
-        details=[short_dso(dso) for dso in tree.dso.categories],
-    )
-
-
-class RecordingClock:
-    """When the samples of a profile were: its flame graph in the order of time."""
-
-    def __init__(self, profile: Profile, roots: Any) -> None:
-        self._profile = profile
-        self._roots = roots
-
-    @cached_property
-    def _lanes(self) -> list[Lane]:
-        return lanes_of(self._profile)[0]
-
-    @cached_property
-    def lanes(self) -> list[str]:
-        """Threads and vCPUs, the heaviest first."""
-        return [lane.name for lane in self._lanes]
-
-    def tree(self, lane: int | None) -> Tree:
-        """The frames of all of them or of one."""
-        profile = self._profile
-        if lane is not None:
-            profile = profile.select(self._lanes[lane].rows)
-        return _drawn(time_tree(profile, self._roots))
-
-    def about(self, lane: int | None) -> str:
-        """How many samples there are."""
-        return f"{len(self._profile if lane is None else self._lanes[lane].rows):,} samples"
-
-
-def diff_flamegraph(
-    tree: DiffTree, names: tuple[str, str], width: str, **options: Any
-) -> DiffFlameGraph:
-    """A joined call tree as a picture whose frames have this width (of `WIDTHS`)."""
-    own = (tree.baseline_self, tree.other_self)
-    values, words = {
-        "after": (own[1], f"the share of {names[1]}"),
-        "before": (own[0], f"the share of {names[0]}"),
-        "max": (np.maximum(*own), "the larger of both shares"),
-        "common": (np.minimum(*own), "what both shares have in common"),
-    }[width]
-    picture = pictures.Tree(
-        parent=tree.parent,
-        name=tree.name.codes,
-        names=tree.name.categories,
-        self_value=values,
-        kind=tree.mode.astype(np.int32),
-        kinds=list(KINDS),
-        detail=tree.dso.codes,
-        details=[short_dso(dso) for dso in tree.dso.categories],
-    )
-    changes = pictures.Changes(
-        tree.baseline,
-        tree.other,
-        tree.delta,
-        tree.low,
-        tree.high,
-        tree.significant,
-        tree.status,
-        names,
-        tree.confidence,
-    )
-    certain = f"{int(tree.significant.sum()):,} significant at {tree.confidence:.4g} together"
-    only = "innermost frames only, as one side has no stacks" if tree.leaves else ""
-    subtitle = " · ".join(filter(None, (certain, only)))
-    return pictures.DiffFlameGraph(picture, changes, subtitle=subtitle, width=words, **options)
 
 
 def swing(views: Mapping[str, Recording], symbol: str, buckets: int = 60) -> ShareLines:
@@ -304,9 +202,6 @@ class Beside:
         return repr(self._report)
 
 
-WIDTHS = ("after", "before", "max", "common")
-
-
 class DiffView(TableAnswer):
     """What changed, as delta bars, a differential flame graph and a table: `.table`, `.bars`,
     `.flamegraph()`, `.swing(symbol)`. `width` is that of the flame graph that is shown."""
@@ -321,14 +216,19 @@ class DiffView(TableAnswer):
         self.width = width
 
     @cached_property
-    def tree(self) -> DiffTree:
-        """Both call trees in one, of what the diff is of."""
-        from kvmperf_magic.profile.difftree import diff_tree
+    def stacks(self) -> DiffStacks:
+        """The stacks of both sides, of what the diff is of."""
+        from kvmperf_magic.profile.difftree import DiffStacks
 
         sides = [view.profile for view in (self.baseline, self.other)]
         if self.diff.total == "kernel":
             sides = [p.in_modes(["host-kernel", "hypervisor", "guest-kernel"]) for p in sides]
-        return diff_tree(*sides, confidence=self.diff.confidence)
+        return DiffStacks(*sides, confidence=self.diff.confidence)
+
+    @cached_property
+    def tree(self) -> DiffTree:
+        """Both call trees in one."""
+        return self.stacks.tree()
 
     def flamegraph(self, width: str | None = None, **options: Any) -> DiffFlameGraph:
         """Both call trees in one picture, blue where there is less, vermillion where more, grey
@@ -340,7 +240,7 @@ class DiffView(TableAnswer):
         width = width or self.width
         if width not in WIDTHS:
             raise QueryError(f"no width {width!r}", f"width: {', '.join(WIDTHS)}")
-        return diff_flamegraph(self.tree, self.diff.names, width, **options)
+        return DiffedStacks(self.stacks, self.tree, self.diff.names, width).picture(**options)
 
     @property
     def table(self) -> Table:

@@ -368,7 +368,7 @@ class Recording(Exporting):
         stand by "name", the heaviest first ("heavy"), or as they came in "time"; best seen so is
         one thread or vCPU: `rec.filter(vcpu=0).flamegraph(order="time")`. `inline`: see
         `with_lines()`."""
-        from kvmperf_magic.answers import flamegraph
+        from kvmperf_magic.flames import flamegraph
 
         view = self.answerable(modes, event)
         shown = view.with_lines(inline=True) if inline else view

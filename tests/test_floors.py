@@ -27,7 +27,7 @@ FLOORS = (
     "callchains stacks whose lining decoding remembering source filters guestcolumns",
     "exporting describing recording",
     "export",
-    "answers dashboard facets heatmap comparison inventory",
+    "answers flames diffflames dashboard facets heatmap comparison inventory",
     "recorder history ranking places liveview live",
     "arguments completion magics",
     "demo",
@@ -36,6 +36,7 @@ FLOORS = (
 # a recording answers for itself: imported when it is asked to, or to name a type
 UPWARD = {
     ("recording", "answers"),
+    ("recording", "flames"),
     ("recording", "heatmap"),
     ("exporting", "export"),
     ("exporting", "answers"),

@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import kvmperf_magic as kvm
 from kvmperf_magic import demo
-from kvmperf_magic.answers import WIDTHS
+from kvmperf_magic.diffflames import WIDTHS
 from kvmperf_magic.errors import QueryError
 from kvmperf_magic.recording import Recording
 from kvmperf_widgets import DiffFlameGraph
