@@ -92,15 +92,16 @@ def swing(views: Mapping[str, Recording], symbol: str, buckets: int = 60) -> Sha
         )
         lines.append(pictures.ShareLine(name, share.tolist(), low.tolist(), high.tolist()))
     middles = (np.arange(buckets) + 0.5) * width
-    return pictures.ShareLines(middles.tolist(), lines, title=f"{symbol}: share over time (s)")
+    return pictures.ShareLines(middles.tolist(), lines, title=f"{symbol}: share over time")
 
 
 class ReportView(TableAnswer):
-    """A report, its flame graph and, where asked for, a heat map of time, whose selection both
-    follow in a live notebook. `.table`, `.flamegraph` and `.heatmap` are the things themselves.
+    """A report, its flame graph and, where asked for, a heat map of time. `.table`, `.flamegraph`
+    and `.heatmap` are the things themselves.
 
-    Without a heat map a live notebook shows a dashboard of them. `.filter` is what that shows and
-    may be set, `.selection` the recording of it: of `whole`, which has all events.
+    A live notebook shows a dashboard of them. `.filter` is what that shows and may be set (its
+    time also by a range of the heat map), `.selection` the recording of it: of `whole`, which has
+    all events.
     """
 
     def __init__(
@@ -116,7 +117,6 @@ class ReportView(TableAnswer):
         self._order = order
         self.heatmap = heatmap
         self.report = reported(recording.profile)
-        self._reported = reported
 
     @property
     def table(self) -> Table:
@@ -132,7 +132,9 @@ class ReportView(TableAnswer):
 
         events = self.recording.events
         first = events["name"][events["samples"] > 0][:1].tolist()
-        return Dashboard(self.whole, self.report.sort, next(iter(first), None), self._order)
+        return Dashboard(
+            self.whole, self.report.sort, next(iter(first), None), self._order, self.heatmap
+        )
 
     @property
     def filter(self) -> Filter:
@@ -167,7 +169,7 @@ class ReportView(TableAnswer):
 
     def parts(self) -> Sequence[Any]:
         shown = [] if self.heatmap is None else [self.heatmap]
-        return [*shown, *self._said(), self.flamegraph, self.report]
+        return [*self._said(), *shown, self.flamegraph, self.report]
 
     def _said(self) -> list[Lines]:
         warnings = [f"warning: {w}" for w in self.recording.warnings]
@@ -179,13 +181,10 @@ class ReportView(TableAnswer):
             return
         from IPython.display import display
 
-        if self.heatmap is None:
-            live = self.dashboard.live(self.flamegraph)
-            for part in (*self._said(), live, Beside(self.report, live.beside)):
-                display(part)
-            return
-        display(self.heatmap.explore())
-        self.heatmap.link(lambda selection: ReportView(selection, self._reported))
+        live = self.dashboard.live(self.flamegraph)
+        shown = [] if self.heatmap is None else [live.instead(self.heatmap)]
+        for part in (*self._said(), *shown, live, Beside(self.report, live.beside)):
+            display(part)
 
 
 class Beside:

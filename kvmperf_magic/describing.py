@@ -56,7 +56,7 @@ def summary_table(recording: Recording) -> Table:
     p, header = recording.profile, recording.header
     weights = np.bincount(p.mode, p.period, len(MODES))
     total = weights.sum() or 1
-    shares = [f"{MODES[m]} {weights[m] / total:.1%}" for m in np.flatnonzero(weights)]
+    shares = [f"{MODES[m]} {100 * weights[m] / total:.1f} %" for m in np.flatnonzero(weights)]
     pids = np.unique(p.machine.codes)
     unnamed = p.period[p.symbol.where("[unknown]".__eq__)].sum() / total
     events = recording.events
@@ -67,8 +67,8 @@ def summary_table(recording: Recording) -> Table:
         "samples": f"{len(p.time):,} in {recording.duration:.2f} s",
         "modes": ", ".join(shares),
         "machines": ", ".join(p.machine.categories[i] for i in pids),
-        "named": f"{1 - unnamed:.1%} of the weight",
-        "complete": str(recording.lost),
+        "named": f"{100 * (1 - unnamed):.1f} % of the weight",
+        "records": str(recording.lost),
     }
     lines |= {f"warning {i}": w for i, w in enumerate(recording.warnings, 1)}
     return Table({"what": _strings(list(lines)), "value": _strings(list(lines.values()))})

@@ -1,13 +1,6 @@
 /* The strip of time: what was sampled when, stacked by mode; a range dragged over it filters. */
 const STRIP_LEFT = 4, STRIP_RIGHT = 4, STRIP_HEIGHT = 64, STRIP_FOOT = 20;
 
-function placesOf(step) {
-  for (let digits = 0; digits < 9; digits++) {
-    if (Math.abs(Number(step.toFixed(digits)) - step) < 1e-6 * step) { return digits; }
-  }
-  return 9;
-}
-
 /* `change(range)`: [first, last] step or undefined. */
 function timeStrip(data, host, change, colours) {
   const digits = placesOf(data.width), steps = data.steps;

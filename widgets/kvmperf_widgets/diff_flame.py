@@ -123,8 +123,8 @@ class DiffFlameGraph(TreePicture):
         """The picture of all stacks, turned round or not, with recursion collapsed or not."""
         if (reverse, collapse) == (self.reversed, self.collapsed):
             return self
-        notes = ("callers beneath callees",) if reverse else ()
-        notes += ("recursion collapsed",) if collapse else ()
+        said = {"callers beneath callees": reverse, "recursion collapsed": collapse}
+        notes = tuple(words for words, is_so in said.items() if is_so)
         other = self._of(self._known.grown(reverse=reverse, collapse=collapse))
         return other._with(
             reversed=reverse, collapsed=collapse, _icicle=reverse or self._icicle, _notes=notes

@@ -48,7 +48,7 @@ function explore(given, host, theme, options = {}) {
   const said = element("div", root, { className: "kvmp-x-said" });
   said.setAttribute("aria-live", "polite");
   const view = new View(data), painter = new Painter(canvas);
-  let colour = 0, query = "", drawn = false, alive = true, shaping = null;
+  let colour = 0, query = "", drawn = false, alive = true, shaping = null, laneNames = [];
 
   const button = (words, key, act) => element("button", bar,
     { type: "button", textContent: words, title: key ? `key ${key}` : "", onclick: act });
@@ -80,7 +80,7 @@ function explore(given, host, theme, options = {}) {
     .filter(([order]) => (order === "time" ? options.overTime || data.order === order
       : data.order !== "time"));
   const order = choice("order of siblings", orders.map(([, words]) => words), reorder);
-  const lanes = choice("thread or vCPU", ["all threads", ...(data.lanes || [])], reorder);
+  const lanes = choice("thread or vCPU", [], reorder);
   if (data.palettes.length > 1) {
     choice("colours", data.palettes.map((one) => `colour by ${one.by}`), (i) => {
       colour = i;
@@ -88,7 +88,16 @@ function explore(given, host, theme, options = {}) {
     });
   }
   button("reset", "r", reset);
+  setLanes(data.lanes || [], -1);
   setOrder(data.order);
+
+  function setLanes(names, chosen) {
+    laneNames = names;
+    lanes.replaceChildren();
+    ["all threads", ...names].forEach((text) => element("option", lanes, { textContent: text }));
+    lanes.selectedIndex = chosen + 1;
+    lanes.hidden = names.length < 2;
+  }
 
   function setOrder(wanted) {
     order.selectedIndex = orders.findIndex(([name]) => name === wanted);
@@ -102,10 +111,13 @@ function explore(given, host, theme, options = {}) {
     setOrder(wanted);
     if (wanted === "time" && options.overTime) {
       about.textContent = "putting it in the order of time \u2026";
-      const found = await options.overTime(lane);
-      if (!alive || orders[order.selectedIndex][0] !== wanted || lanes.selectedIndex - 1 !== lane) { return; }
+      const names = laneNames, asking = shaping = {};
+      const found = await options.overTime(lane, names);
+      if (!alive || shaping !== asking) { return; }
+      if (found.lanes && found.lanes.join() !== names.join()) { setLanes(found.lanes, found.lane); }
       data = found;
     } else {
+      shaping = null;
       data = given;
     }
     view.sandwich = view.data === data ? view.sandwich : -1;
@@ -304,10 +316,16 @@ function explore(given, host, theme, options = {}) {
     },
     weigh(self) {
       given.tree = finished(given.tree.parent, given.tree.frame, self);
-      rebuild(true);
+      if (view.order === "time" && options.overTime) { reorder(); } else { rebuild(true); }
     },
     search: searchFor,
     sandwich(frame) {
+      if (frame >= 0 && data !== given) { // its frames are of the tree as it was given
+        data = given;
+        view.order = given.order;
+        setOrder(given.order);
+        change();
+      }
       view.sandwich = frame;
       rebuild();
     },

@@ -62,6 +62,15 @@ class ExplorerWidget(LiveWidget):
         self.send({"type": asked["type"], "of": asked.get("of"), **header}, columns)
 
 
+def packed_lane(graph: FlameGraph, wanted: Any) -> tuple[dict[str, Any], list[bytes]]:
+    """As `packed()`, in the order of time: of the lane of this name, of all where there is none;
+    `lane` of the header says which."""
+    names = [clean(lane, 80) for lane in graph.lanes[:_MOST_LANES]]
+    lane = names.index(wanted) if wanted in names else None
+    header, columns = packed(graph.over_time(lane))
+    return {**header, "lane": -1 if lane is None else lane}, columns
+
+
 def _shaped(
     graph: DiffFlameGraph, reverse: bool, collapse: bool, key: Any
 ) -> tuple[DiffFlameGraph, ...]:

@@ -16,7 +16,7 @@ import traitlets
 from kvmperf_widgets.picture import PLOTLY, Picture
 from kvmperf_widgets.scripts import source
 
-__all__ = ["LivePicture", "LiveWidget", "source"]
+__all__ = ["LivePicture", "LiveWidget", "marked", "source"]
 
 
 class LiveWidget(anywidget.AnyWidget):
@@ -52,10 +52,14 @@ class LivePicture:
     def _repr_mimebundle_(
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
     ) -> dict[str, Any]:
-        bundle = self._picture._repr_mimebundle_(include, exclude)
-        if PLOTLY in bundle:
-            bundle[PLOTLY]["layout"]["meta"] = {"kvmperf": self._id}
-        return bundle
+        return marked(self._picture._repr_mimebundle_(include, exclude), self._id)
 
     def __repr__(self) -> str:
         return repr(self._picture)
+
+
+def marked(bundle: dict[str, Any], mark: str) -> dict[str, Any]:
+    """What a picture shows, so that the page's side of a widget finds it."""
+    if PLOTLY in bundle:
+        bundle[PLOTLY]["layout"]["meta"] = {"kvmperf": mark}
+    return bundle
