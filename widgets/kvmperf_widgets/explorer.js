@@ -266,7 +266,7 @@ function explore(given, host, theme, options = {}) {
     query = pattern;
     search.classList.remove("kvmp-x-bad");
     try {
-      test = pattern ? new RegExp(pattern) : null;
+      test = pattern ? expression(pattern) : null;
     } catch (error) {
       search.classList.add("kvmp-x-bad");
     }
