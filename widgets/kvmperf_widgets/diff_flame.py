@@ -100,13 +100,13 @@ class DiffFlameGraph(TreePicture):
         self._stacks = stacks
         self.reversed = self.collapsed = False
         self._given = Grown(tree, changes, self.key)
+        self._certain: int | None = None  # certain changes, where it is one of two halves
 
     @property
     def about(self) -> str:
-        changes = self.changes
-        certain = (
-            f"{int(changes.significant.sum()):,} significant at {changes.confidence:.4g} together"
-        )
+        count = self._certain
+        count = int(self.changes.significant.sum()) if count is None else count
+        certain = f"{count:,} significant at {self.changes.confidence:.4g} together"
         return joined([certain, super().about])
 
     def reverse(self) -> Self:
@@ -140,13 +140,15 @@ class DiffFlameGraph(TreePicture):
         callees, callers = self.between(np.unique(self.key[self._places(symbol)]).tolist())
         title = f"{self.title}: {clean(symbol, 120)}, its callers and what it calls"
         words = callees._words().frame(0, float(callees.tree.total[0]), 0.0, None)
-        return Sandwich(callers, callees, title, joined([self.about, *words[:2]]))
+        return Sandwich(callers, callees, title, joined([callees.about, *words[:2]]))
 
     def between(self, keys: Sequence[int]) -> tuple[Self, Self]:
         """What frames of these keys call, and what calls them, in the same colours."""
         found = [self._of(one) for one in self._known.between(keys, collapse=self.collapsed)]
         largest = max(one.largest for one in found)
-        callees, callers = (one._with(largest=largest) for one in found)
+        certain = sum(int(one.changes.significant.sum()) for one in found)
+        certain -= int(found[0].changes.significant[0])  # their root is in both
+        callees, callers = (one._with(largest=largest, _certain=certain) for one in found)
         return callees, callers
 
     def _of(self, grown: Grown) -> Self:
