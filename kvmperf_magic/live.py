@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ from kvmperf_magic.symbols.symbolizer import Symbolizer
 
 if TYPE_CHECKING:
     from kvmperf_magic.decoding import Decoded
+    from kvmperf_widgets.top_widget import TopWidget
 
 _LOOK = 5.0  # seconds between looks for VMs that came or went
 _STEP = 0.1  # seconds between looks at stop and the stream
@@ -128,6 +130,16 @@ class Top(LiveView):
         with self._lock:
             self._history.save(target, self.guest_symbols)
         return open_recording(target, **self._symbols)
+
+    @cached_property
+    def widget(self) -> TopWidget:
+        """It as a widget, for front ends that show no live view of their own (VS Code, say) and to
+        be put among other widgets. A notebook does not save what it shows."""
+        from kvmperf_widgets.top_widget import TopWidget
+
+        made = TopWidget(self)
+        self._places.add(made)
+        return made
 
     def watch(self) -> None:
         """Show it in a terminal until it ends or Ctrl-C; the last view stays there."""
