@@ -125,8 +125,9 @@ class Dashboard:
     def deflated(self, theme: ThemeName = "auto") -> bytes:
         """The data for a page that holds them itself."""
         heat = self._heat if self.with_heat else None
+        attempts = [(self._most_steps, 1), *_PAGE] if heat else _PAGE
         data = self._fitting(
-            _PAGE, MOST_PAGE, lambda data: len(zlib.compress(data, 1)), theme, heat
+            attempts, MOST_PAGE, lambda data: len(zlib.compress(data, 1)), theme, heat
         )
         return zlib.compress(data, 9)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -19,7 +19,7 @@ from kvmperf_widgets import explorer, heat_explorer
 from kvmperf_widgets.explorer import SCRIPTS
 from kvmperf_widgets.flame import FlameGraph
 from kvmperf_widgets.heat import HeatMap
-from kvmperf_widgets.live import LivePicture, LiveWidget, marked, source
+from kvmperf_widgets.live import LivePicture, LiveWidget, Marked, source
 from kvmperf_widgets.packing import EXACT, packed_columns
 from kvmperf_widgets.paint import COLOURS, Paint, Shade, paint
 from kvmperf_widgets.picture import Picture
@@ -256,19 +256,3 @@ class LiveDashboard(LivePicture):
     def instead(self, picture: Picture) -> Marked:
         """A picture that it takes the place of, too: one that it has a part for."""
         return Marked(picture, f"{self._id}-beside")
-
-
-class Marked:
-    """A picture that the page finds by a mark."""
-
-    def __init__(self, picture: Picture, mark: str) -> None:
-        self._picture = picture
-        self._mark = mark
-
-    def _repr_mimebundle_(
-        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
-    ) -> dict[str, Any]:
-        return marked(self._picture._repr_mimebundle_(include, exclude), self._mark)
-
-    def __repr__(self) -> str:
-        return repr(self._picture)

@@ -10,7 +10,7 @@ function bars(data, host, model) {
     if (wanted === shown) { return; }
     shown = wanted;
     root.innerHTML = wanted; // our own markup, everything in it escaped
-    root.firstChild.style.minWidth = "820px";
+    root.firstChild.style.minWidth = "700px";
     linkBars(root.firstChild, model.get("link"));
   };
   const scheme = matchMedia("(prefers-color-scheme: dark)");
