@@ -110,6 +110,8 @@ def test_the_page_does_by_itself_what_the_kernel_would(busy: Busy) -> None:
     text = "document.querySelector('.kvmp-l').textContent"
     page.get_by_role("tab", name="web1").click()
     busy.agrees(machine=1)
+    trend = page.locator("td path").first.get_attribute("d")
+    assert trend.startswith("M56 ")  # four refreshes of 60: of what was before nothing is known
     page.locator("th button", has_text="symbol").click()
     busy.agrees(machine=1, sort="symbol")
     page.locator("th button", has_text="symbol").click()

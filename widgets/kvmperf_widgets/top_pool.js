@@ -26,10 +26,11 @@ function viewOf(view, pool, trends, strips, look) {
   const value = { overhead: ({ period }) => 100 * period / total, samples: ({ samples }) => samples };
   const values = view.columns.map((column) =>
     shown.map(value[column] || (({ at }) => columnOf(column)[at])));
-  const { drawn, peaks } = trendsOf(pool, trends, shown, buckets);
   const { kinds, strip } = stripOf(view, pool, strips, look.machine);
+  const known = (bucket) => kinds.some((_, k) => strip[(k + 1) * view.buckets - buckets + bucket] !== NONE);
+  const drawn = trendsOf(pool, trends, shown, buckets, known);
   const matched = 100 * matching.reduce((sum, row) => sum + row.period, 0) / total;
-  return [{ ...view, ...look, values, peaks, kinds, matched, found: kept.length,
+  return [{ ...view, ...look, values, peaks: shown.map(() => null), kinds, matched, found: kept.length,
     of: `of the ${pool.pid.length} heaviest` }, [drawn, strip]];
 }
 
@@ -47,8 +48,9 @@ function merged(pool, here) {
   return [...rows.values()];
 }
 
-/* How the weight of each row went, in 250ths of its peak; nobody has the whole of each bucket here. */
-function trendsOf(pool, trends, shown, buckets) {
+/* How the weight of each row went, in 250ths of its peak: what the whole of a bucket was, nobody knows
+   here, only whether it is `known` at all. */
+function trendsOf(pool, trends, shown, buckets, known) {
   const drawn = new Uint8Array(shown.length * buckets);
   shown.forEach(({ all }, row) => {
     const sums = new Float64Array(buckets);
@@ -59,9 +61,11 @@ function trendsOf(pool, trends, shown, buckets) {
       }
     }
     const most = Math.max(...sums) || 1;
-    for (let k = 0; k < buckets; k++) { drawn[row * buckets + k] = Math.round(LEVELS * sums[k] / most); }
+    for (let k = 0; k < buckets; k++) {
+      drawn[row * buckets + k] = known(k) ? Math.round(LEVELS * sums[k] / most) : NONE;
+    }
   });
-  return { drawn, peaks: shown.map(() => null) };
+  return drawn;
 }
 
 /* The strip of a machine: the kinds that it has. */
