@@ -95,8 +95,13 @@ class Dashboard:
         return live
 
     def _over_time(self, state: Mapping[str, Any]) -> FlameGraph:
-        """What the page has when it asks."""
-        return flamegraph(self.recording.filter(**self._filter_of(state).arguments))
+        """What the page shows when it asks: one that is being typed is no filter yet."""
+        wanted = self._filter_of(state)
+        try:
+            re.compile(wanted.symbol or "")
+        except re.error:
+            wanted = replace(wanted, symbol=None)
+        return flamegraph(self.recording.filter(**wanted.arguments))
 
     def _follow(self) -> None:
         """The time that is selected in the heat map."""

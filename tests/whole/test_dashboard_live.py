@@ -186,6 +186,8 @@ def test_what_no_page_sends_is_left_out(view: ReportView) -> None:
     assert view.filter == Filter(modes="guest-user", vcpu=0)
     widget.filter = {"time": [9, 2], "symbol": ""}
     assert view.filter == Filter(time=(0.04, 0.2))
+    typed = view.dashboard._over_time({"symbol": "("})  # in the middle of typing
+    assert typed.tree.total[0] == view.flamegraph.tree.total[0]
 
 
 def test_the_filter_of_a_view_is_within_it(both: Recording) -> None:
