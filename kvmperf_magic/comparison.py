@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from kvmperf_magic.errors import FileError, QueryError
-from kvmperf_magic.modes import GUEST_MODES, HOST_MODES
+from kvmperf_magic.modes import GUEST_MODES, HOST_MODES, mode_codes
 from kvmperf_magic.recording import Recording, open_recording
 
 if TYPE_CHECKING:
@@ -84,9 +86,16 @@ def _sampled(recording: Recording) -> list[str]:
     return [str(name) for name in events["name"][events["samples"] > 0]]
 
 
+def _sides(view: Recording) -> Sequence[str]:
+    """The sides that it has samples of."""
+    guest = np.isin(view.profile.mode, mode_codes(GUEST_MODES))
+    there = {"host": not guest.all(), "guest": guest.any()}
+    return [side for side in view.sides if there[side]] or view.sides
+
+
 def _names(a: Recording, b: Recording) -> tuple[str, str]:
     """What to call the two sides in a picture."""
-    sides = ["+".join(view.sides) for view in (a, b)]
+    sides = ["+".join(_sides(view)) for view in (a, b)]
     if sides[0] != sides[1]:
         return sides[0], sides[1]
     files = [Path(view.path).name for view in (a, b)]

@@ -15,6 +15,7 @@ import numpy as np
 from kvmperf_magic.errors import QueryError
 from kvmperf_magic.facets import Facets
 from kvmperf_magic.filters import Filter
+from kvmperf_magic.flamegraphs import flamegraph
 from kvmperf_magic.modes import MODES, mode_codes
 from kvmperf_magic.profile.cells import FACETS, Gathering, Steps
 from kvmperf_magic.profile.cutting import CUT, RARE, Cut, cut
@@ -22,16 +23,20 @@ from kvmperf_magic.profile.report import SAMPLE_KEYS
 from kvmperf_widgets import dashboard as pictures
 
 if TYPE_CHECKING:
+    from kvmperf_magic.heatmap import RecordingHeatMap
     from kvmperf_magic.recording import Recording
+    from kvmperf_widgets import FlameGraph
     from kvmperf_widgets.dashboard import LiveDashboard
     from kvmperf_widgets.picture import Picture
     from kvmperf_widgets.theme import ThemeName
 
 MOST_STEPS = 300
+HEAT_STEPS = 2000  # where a heat map shows what is shorter
 MOST_LIVE = 12_000_000  # bytes that a live page is sent
 MOST_PAGE = 1_200_000  # bytes of a page's data, deflated: as base64 a third more
+_MOST_HEAT = 20_000  # cells of a heat map that a page has among its data
 # steps of time, and the samples of the rarest stack that is not cut
-_LIVE = [(MOST_STEPS, 1 << power) for power in range(24)]
+_LEAST = [1 << power for power in range(24)]
 _PAGE = [(MOST_STEPS, 1), (MOST_STEPS, 2), (120, 2), (120, 3), (60, 4), (60, 6)]
 _PAGE += [(60 if power < 11 else 30, 1 << power) for power in range(3, 24)]
 _CONTROLS = {"comm": "comm", "machine": "vm", "vcpu": "vcpu"}  # facets, and what filters them
@@ -50,14 +55,19 @@ class Dashboard:
         sort: Sequence[str],
         event: str | None = None,
         order: str = "self",
+        heat: RecordingHeatMap | None = None,
     ) -> None:
         self.recording = recording
+        self._heat = heat
+        self._most_steps = MOST_STEPS if heat is None else HEAT_STEPS
         self._sort = tuple(sort)
         self._order = order
         self._filter = self._checked(
             Filter(event=event if event in self._facets.names["event"] else None)
         )
         self._live: list[LiveDashboard] = []
+        if heat is not None:
+            heat.on_select(lambda _: self._follow())
 
     @property
     def filter(self) -> Filter:
@@ -77,23 +87,53 @@ class Dashboard:
     def live(self, picture: Picture) -> LiveDashboard:
         """The dashboard in the place of this picture of a live notebook. Of several all show the
         same."""
-        live = pictures.LiveDashboard(picture, lambda: self.packed(picture.theme), self.state)
+        live = pictures.LiveDashboard(
+            picture, lambda: self.packed(picture.theme), self.state, self._over_time
+        )
         live.widget.observe(lambda change: self._heard(change["new"]), "filter")
         self._live.append(live)
         return live
 
+    def _over_time(self, state: Mapping[str, Any]) -> FlameGraph:
+        """What the page shows when it asks: one that is being typed is no filter yet."""
+        wanted = self._filter_of(state)
+        try:
+            re.compile(wanted.symbol or "")
+        except re.error:
+            wanted = replace(wanted, symbol=None)
+        return flamegraph(self.recording.filter(**wanted.arguments))
+
+    def _follow(self) -> None:
+        """The time that is selected in the heat map."""
+        assert self._heat is not None
+        wanted = replace(self._filter, time=self._heat.selected)
+        if wanted != self._filter:
+            self.filter = wanted
+
+    @property
+    def with_heat(self) -> bool:
+        """Whether a page that holds its data itself has the heat map among them."""
+        return self._heat is not None and self._heat.samples.size <= _MOST_HEAT
+
     def _tell(self) -> None:
+        if self._heat is not None:
+            self._heat.select(*(self._filter.time or ()))
         state = self.state
         for live in self._live:
             live.widget.filter = state
 
     def packed(self, theme: ThemeName = "auto") -> bytes:
         """The data for a live page, of all steps of time."""
-        return self._fitting(_LIVE, MOST_LIVE, len, theme)
+        attempts = [(self._most_steps, least) for least in _LEAST]
+        return self._fitting(attempts, MOST_LIVE, len, theme, self._heat)
 
     def deflated(self, theme: ThemeName = "auto") -> bytes:
         """The data for a page that holds them itself."""
-        data = self._fitting(_PAGE, MOST_PAGE, lambda data: len(zlib.compress(data, 1)), theme)
+        heat = self._heat if self.with_heat else None
+        attempts = [(self._most_steps, 1), *_PAGE] if heat else _PAGE
+        data = self._fitting(
+            attempts, MOST_PAGE, lambda data: len(zlib.compress(data, 1)), theme, heat
+        )
         return zlib.compress(data, 9)
 
     @cached_property
@@ -111,7 +151,7 @@ class Dashboard:
 
     @cached_property
     def _steps(self) -> Steps:
-        return self._at_most(MOST_STEPS)
+        return self._at_most(self._most_steps)
 
     def _at_most(self, steps: int) -> Steps:
         return Steps.of(self.recording.profile.time, self.recording.origin, steps)
@@ -172,7 +212,12 @@ class Dashboard:
         return found
 
     def _heard(self, state: Mapping[str, Any]) -> None:
-        """Takes over what the page has set; what it cannot have set is left out."""
+        """Takes over what the page has set."""
+        self._filter = self._filter_of(state)
+        self._tell()
+
+    def _filter_of(self, state: Mapping[str, Any]) -> Filter:
+        """What the page has set; what it cannot have set is left out."""
         modes = [mode for mode in _strings(state.get("modes")) if mode in MODES]
         values: dict[str, Any] = {"modes": tuple(modes) or None}
         for key, name in _CONTROLS.items():
@@ -186,8 +231,7 @@ class Dashboard:
         values["symbol"] = symbol if isinstance(symbol, str) and symbol else None
         time = sorted(_numbers(state.get("time"), self._steps.count))
         values["time"] = self._seconds(*time) if len(time) == 2 else None
-        self._filter = Filter(**values)
-        self._tell()
+        return Filter(**values)
 
     def _fitting(
         self,
@@ -195,6 +239,7 @@ class Dashboard:
         most: int,
         size: Callable[[bytes], int],
         theme: ThemeName,
+        heat: RecordingHeatMap | None,
     ) -> bytes:
         """The data in at most `most` bytes, as `size` measures them: the first of the `attempts`,
         steps of time and samples of the rarest stack, that gives so few, or the last."""
@@ -206,14 +251,16 @@ class Dashboard:
             items = len(made.cells) + len(made.cells.depth)
             if items > enough and (count, least) != attempts[-1]:
                 continue
-            data = self._packed(made, least, theme)
+            data = self._packed(made, least, theme, heat)
             measured = size(data)
             if measured <= most:
                 break
             enough = 1.1 * items * most / measured  # what does not come near is not packed
         return data
 
-    def _packed(self, made: Cut, least: int, theme: ThemeName) -> bytes:
+    def _packed(
+        self, made: Cut, least: int, theme: ThemeName, heat: RecordingHeatMap | None
+    ) -> bytes:
         words = pictures.Words(
             f"{self.recording.name}: where the time went",
             self._notes(made, least),
@@ -222,7 +269,7 @@ class Dashboard:
             theme,
         )
         return pictures.packed(
-            self._facets.sums(made.cells), words, self._state_in(made.cells.steps)
+            self._facets.sums(made.cells), words, self._state_in(made.cells.steps), heat
         )
 
     @property

@@ -73,7 +73,7 @@ def _summary(recording: Recording) -> dict[str, str]:
     p, header = recording.profile, recording.header
     weights = np.bincount(p.mode, p.period, len(MODES))
     total = weights.sum() or 1
-    shares = [f"{MODES[m]} {weights[m] / total:.1%}" for m in np.flatnonzero(weights)]
+    shares = [f"{MODES[m]} {100 * weights[m] / total:.1f} %" for m in np.flatnonzero(weights)]
     pids = np.unique(p.machine.codes)
     unnamed = p.period[p.symbol.where("[unknown]".__eq__)].sum() / total
     events = recording.events
@@ -84,7 +84,7 @@ def _summary(recording: Recording) -> dict[str, str]:
         "samples": f"{len(p.time):,} in {recording.duration:.2f} s",
         "modes": ", ".join(shares),
         "machines": ", ".join(p.machine.categories[i] for i in pids),
-        "named": f"{1 - unnamed:.1%} of the weight" if len(recording) else "",
+        "named": f"{100 * (1 - unnamed):.1f} % of the weight" if len(recording) else "",
     }
 
 

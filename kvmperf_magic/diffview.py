@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import kvmperf_widgets as pictures
+from kvmperf_magic.diffflames import WIDTHS, DiffedStacks
 from kvmperf_magic.errors import QueryError
 from kvmperf_magic.exporting import DIFF_FORMATS, format_of
 from kvmperf_magic.files import written
-from kvmperf_magic.flamegraphs import diff_flamegraph
 from kvmperf_magic.frontend import in_notebook
 from kvmperf_magic.table import Table
 from kvmperf_magic.views import Lines, TableAnswer
 
 if TYPE_CHECKING:
     from kvmperf_magic.profile.diff import Diff
-    from kvmperf_magic.profile.difftree import DiffTree
+    from kvmperf_magic.profile.difftree import DiffStacks, DiffTree
     from kvmperf_magic.recording import Recording
     from kvmperf_widgets import DeltaBars, DiffFlameGraph, ShareLines
 
-WIDTHS = ("after", "before", "max", "common")
 _BARS = ("baseline", "other", "delta", "ci_low", "ci_high", "significant", "status")
 
 
@@ -43,14 +42,19 @@ class DiffView(TableAnswer):
         self.width = width
 
     @cached_property
-    def tree(self) -> DiffTree:
-        """Both call trees in one, of what the diff is of."""
-        from kvmperf_magic.profile.difftree import diff_tree
+    def stacks(self) -> DiffStacks:
+        """The stacks of both sides, of what the diff is of."""
+        from kvmperf_magic.profile.difftree import DiffStacks
 
         sides = [view.profile for view in (self.baseline, self.other)]
         if self.diff.total == "kernel":
             sides = [p.in_modes(["host-kernel", "hypervisor", "guest-kernel"]) for p in sides]
-        return diff_tree(*sides, confidence=self.diff.confidence)
+        return DiffStacks(*sides, confidence=self.diff.confidence)
+
+    @cached_property
+    def tree(self) -> DiffTree:
+        """Both call trees in one."""
+        return self.stacks.tree()
 
     def flamegraph(self, width: str | None = None, **options: Any) -> DiffFlameGraph:
         """Both call trees in one picture, blue where there is less, vermillion where more, grey
@@ -62,7 +66,7 @@ class DiffView(TableAnswer):
         width = width or self.width
         if width not in WIDTHS:
             raise QueryError(f"no width {width!r}", f"width: {', '.join(WIDTHS)}")
-        return diff_flamegraph(self.tree, self.diff.names, width, **options)
+        return DiffedStacks(self.stacks, self.tree, self.diff.names, width).picture(**options)
 
     @property
     def table(self) -> Table:
@@ -144,4 +148,4 @@ def swing(views: Mapping[str, Recording], symbol: str, buckets: int = 60) -> Sha
         )
         lines.append(pictures.ShareLine(name, share.tolist(), low.tolist(), high.tolist()))
     middles = (np.arange(buckets) + 0.5) * width
-    return pictures.ShareLines(middles.tolist(), lines, title=f"{symbol}: share over time (s)")
+    return pictures.ShareLines(middles.tolist(), lines, title=f"{symbol}: share over time")

@@ -1,4 +1,4 @@
-"""Call trees as pictures: the flame graph of a view, and the differential one of two."""
+"""A recording's samples as a flame graph, siblings by name, by weight or in the order of time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import kvmperf_widgets as pictures
 from kvmperf_magic.errors import QueryError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from kvmperf_magic.profile.difftree import DiffTree
     from kvmperf_magic.profile.profile import Profile
     from kvmperf_magic.recording import Recording
-    from kvmperf_widgets import DiffFlameGraph, FlameGraph, Tree
+    from kvmperf_widgets import FlameGraph, Tree
     from kvmperf_widgets.layout import Order
 
 
@@ -31,8 +32,9 @@ def flamegraph(
         raise QueryError(f"no order {order!r}", f"order: {', '.join(ORDERS)}")
     profile = view.profile
     clock = RecordingClock(profile, roots)
+    tree = clock.tree(None) if order == "time" else drawn_calls(build_tree(profile, roots))
     return pictures.FlameGraph(
-        clock.tree(None) if order == "time" else _drawn(build_tree(profile, roots)),
+        tree,
         title=title or f"{view.name}: {' and '.join(view.sides)}",
         unit=profile.unit,
         subtitle=clock.about(None) + (", over time" if order == "time" else ""),
@@ -42,12 +44,18 @@ def flamegraph(
     )
 
 
-def _drawn(tree: CallTree) -> Tree:
+def drawn_calls(tree: CallTree) -> Tree:
+    """A call tree as plain arrays."""
+    return drawn(tree, tree.self)
+
+
+def drawn(tree: CallTree | DiffTree, own: NDArray[np.float64]) -> Tree:
+    """A tree of frames as plain arrays, with these own weights."""
     return pictures.Tree(
         parent=tree.parent,
         name=tree.name.codes,
         names=tree.name.categories,
-        self_value=tree.self,
+        self_value=own,
         kind=tree.mode.astype(np.int32),
         kinds=list(KINDS),
         detail=tree.dso.codes,
@@ -76,46 +84,8 @@ class RecordingClock:
         profile = self._profile
         if lane is not None:
             profile = profile.select(self._lanes[lane].rows)
-        return _drawn(time_tree(profile, self._roots))
+        return drawn_calls(time_tree(profile, self._roots))
 
     def about(self, lane: int | None) -> str:
         """How many samples there are."""
         return f"{len(self._profile if lane is None else self._lanes[lane].rows):,} samples"
-
-
-def diff_flamegraph(
-    tree: DiffTree, names: tuple[str, str], width: str, **options: Any
-) -> DiffFlameGraph:
-    """A joined call tree as a picture whose frames have this width (of `WIDTHS`)."""
-    own = (tree.baseline_self, tree.other_self)
-    values, words = {
-        "after": (own[1], f"the share of {names[1]}"),
-        "before": (own[0], f"the share of {names[0]}"),
-        "max": (np.maximum(*own), "the larger of both shares"),
-        "common": (np.minimum(*own), "what both shares have in common"),
-    }[width]
-    picture = pictures.Tree(
-        parent=tree.parent,
-        name=tree.name.codes,
-        names=tree.name.categories,
-        self_value=values,
-        kind=tree.mode.astype(np.int32),
-        kinds=list(KINDS),
-        detail=tree.dso.codes,
-        details=[short_dso(dso) for dso in tree.dso.categories],
-    )
-    changes = pictures.Changes(
-        tree.baseline,
-        tree.other,
-        tree.delta,
-        tree.low,
-        tree.high,
-        tree.significant,
-        tree.status,
-        names,
-        tree.confidence,
-    )
-    certain = f"{int(tree.significant.sum()):,} significant at {tree.confidence:.4g} together"
-    only = "innermost frames only, as one side has no stacks" if tree.leaves else ""
-    subtitle = " · ".join(filter(None, (certain, only)))
-    return pictures.DiffFlameGraph(picture, changes, subtitle=subtitle, width=words, **options)

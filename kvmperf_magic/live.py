@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -40,6 +41,7 @@ from kvmperf_magic.table import Table
 
 if TYPE_CHECKING:
     from kvmperf_magic.decoding import Decoded
+    from kvmperf_widgets.top_widget import TopWidget
 
 _STEP = 0.1  # seconds between looks at stop and the stream
 _SHORTEST = 0.05  # seconds between refreshes
@@ -142,6 +144,16 @@ class Top(LiveView):
         with self._lock:
             self._history.save(target, self.guest_symbols, self._naming.looks())
         return open_recording(target, **self._symbols)
+
+    @cached_property
+    def widget(self) -> TopWidget:
+        """It as a widget, for front ends that show no live view of their own (VS Code, say) and to
+        be put among other widgets. A notebook does not save what it shows."""
+        from kvmperf_widgets.top_widget import TopWidget
+
+        made = TopWidget(self)
+        self._places.add(made)
+        return made
 
     def watch(self) -> None:
         """Show it in a terminal until it ends or Ctrl-C; the last view stays there."""

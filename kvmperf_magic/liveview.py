@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,11 @@ from kvmperf_magic.modes import HOST_MODES, MODES, mode_codes
 from kvmperf_magic.places import Places
 from kvmperf_magic.profile.show import short_dso
 from kvmperf_magic.profile.tally import STRIP, TREND, News, Tally
-from kvmperf_magic.ranking import Look, Ranked, machine_shares, mode_shares, rank
+from kvmperf_magic.ranking import Look, Ranked, heaviest, machine_shares, mode_shares, rank
 from kvmperf_magic.table import Table
 
 if TYPE_CHECKING:
-    from kvmperf_widgets.top import Tab, TopView
+    from kvmperf_widgets.top import Pool, Tab, TopView
 
 ALL, HOST = "all", "host"  # the tabs that are no VM's
 _HOST_PID = 0  # the host's among the pids of the VMMs
@@ -142,14 +142,15 @@ class LiveView:
             self._paused, self._frozen = False, self._tally
         self._changed()
 
-    def view(self) -> TopView:
-        """What is shown now, for a renderer."""
+    def view(self, pool: bool = False) -> TopView:
+        """What is shown now, for a renderer; with the `pool` that other views can be made of."""
         from kvmperf_widgets.top import TopView
 
         with self._lock:
             tally, look, ranked, tabs = self._frozen, self._look, self._rank(), self._tabs()
         strip = mode_shares(tally, look.machine)
         began = int(np.argmax(np.isfinite(strip[0]))) if np.isfinite(strip[0]).any() else STRIP
+        since = min(began, STRIP - TREND)
         table = ranked.table
         values = {name: table[name].tolist() for name in table.columns}
         if "dso" in values:
@@ -160,7 +161,7 @@ class LiveView:
             values=[*values.values()],
             trend=ranked.trend.tolist(),
             second=self.delay * self._a_bucket,
-            strip=strip[:, min(began, STRIP - TREND) :].tolist(),
+            strip=strip[:, since:].tolist(),
             tabs=tabs,
             machine=look.machine,
             sort=look.sort,
@@ -172,6 +173,28 @@ class LiveView:
             paused=self._paused,
             running=self.running,
             note=self.note(),
+            pool=self._pool(tally, look, tabs, since) if pool else None,
+        )
+
+    def _pool(self, tally: Tally, look: Look, tabs: Sequence[Tab], since: int) -> Pool:
+        """What a page can make a view of by itself."""
+        from kvmperf_widgets.top import Pool
+
+        found = heaviest(tally, look.keys, self._names)
+        columns = {name: column.tolist() for name, column in found.columns.items()}
+        if "dso" in columns:
+            columns["dso"] = [*map(short_dso, columns["dso"])]
+        strips = [mode_shares(tally, tab.key)[:, since:].tolist() for tab in tabs]
+        return Pool(
+            [*columns],
+            [*columns.values()],
+            found.pid.tolist(),
+            found.period.tolist(),
+            found.samples.tolist(),
+            found.trend.tolist(),
+            found.totals,
+            look.entries,
+            strips,
         )
 
     # -- what the counting thread tells

@@ -24,7 +24,7 @@ class Lost:
         return self.received / known if known else 1.0
 
     def __str__(self) -> str:
-        said = [f"{self.complete:.2%} complete"]
+        said = [f"{100 * self.complete:.2f} % complete"]
         if self.records or self.samples:
             said.append(f"{self.records + self.samples:,} lost")
         if self.throttled:

@@ -115,6 +115,39 @@ def rank(tally: Tally, look: Look, names: Mapping[int, str], shown: NDArray[np.b
     )
 
 
+@dataclass(frozen=True)
+class Heaviest:
+    """The heaviest rows of all machines, whatever is looked at: `columns` are the keys' (strings as
+    objects), pid, period (int64) and samples (float64) have a row each, trend (float32[rows,
+    TREND]) its periods; `totals` are the sums of periods of all rows by machine."""
+
+    columns: dict[str, NDArray[Any]]
+    pid: NDArray[np.int64]
+    period: NDArray[np.int64]
+    samples: NDArray[np.float64]
+    trend: NDArray[np.float32]
+    totals: dict[int, int]
+
+
+def heaviest(
+    tally: Tally, keys: Sequence[str], names: Mapping[int, str], most: int = 200
+) -> Heaviest:
+    """At most so many rows of a tally."""
+    pids = _pids(tally)
+    order = np.argsort(-tally.period, kind="stable")[:most]
+    order = order[tally.period[order] > 0]
+    found, which = np.unique(pids, return_inverse=True)
+    totals = _summed(tally.period, which, len(found))
+    return Heaviest(
+        _named([tally.rows[i] for i in order.tolist()], keys, names),
+        pids[order],
+        tally.period[order],
+        tally.samples[order],
+        tally.trend[order],
+        dict(zip(found.tolist(), totals.tolist(), strict=True)),
+    )
+
+
 def mode_shares(tally: Tally, machine: int | None) -> NDArray[np.float64]:
     """float64[mode, STRIP]: the percentage of each mode in each bucket, NaN in empty ones."""
     modes = _modes(tally, machine)

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 
 class ReportView(TableAnswer):
-    """A report, its flame graph and, where asked for, a heat map of time, whose selection both
-    follow in a live notebook. `.table`, `.flamegraph` and `.heatmap` are the things themselves.
+    """A report, its flame graph and, where asked for, a heat map of time. `.table`, `.flamegraph`
+    and `.heatmap` are the things themselves.
 
-    Without a heat map a live notebook shows a dashboard of them. `.filter` is what that shows and
-    may be set, `.selection` the recording of it: of `whole`, which has all events.
+    A live notebook shows a dashboard of them. `.filter` is what that shows and may be set (its
+    time also by a range of the heat map), `.selection` the recording of it: of `whole`, which has
+    all events.
     """
 
     def __init__(
@@ -47,7 +48,6 @@ class ReportView(TableAnswer):
         self._order = order
         self.heatmap = heatmap
         self.report = reported(recording.profile)
-        self._reported = reported
 
     @property
     def table(self) -> Table:
@@ -63,7 +63,9 @@ class ReportView(TableAnswer):
 
         events = self.recording.events
         first = events["name"][events["samples"] > 0][:1].tolist()
-        return Dashboard(self.whole, self.report.sort, next(iter(first), None), self._order)
+        return Dashboard(
+            self.whole, self.report.sort, next(iter(first), None), self._order, self.heatmap
+        )
 
     @property
     def filter(self) -> Filter:
@@ -98,7 +100,7 @@ class ReportView(TableAnswer):
 
     def parts(self) -> Sequence[Any]:
         shown = [] if self.heatmap is None else [self.heatmap]
-        return [*shown, *self._said(), self.flamegraph, self.report]
+        return [*self._said(), *shown, self.flamegraph, self.report]
 
     def _said(self) -> list[Lines]:
         warnings = [f"warning: {w}" for w in self.recording.warnings]
@@ -110,15 +112,12 @@ class ReportView(TableAnswer):
             return
         from IPython.display import display
 
-        if self.heatmap is None:
-            live = self.dashboard.live(self.flamegraph)
-            # how sure guests' processes are is told by the report alone
-            told = self.report if SURE in self.table else Beside(self.report, live.beside)
-            for part in (*self._said(), live, told):
-                display(part)
-            return
-        display(self.heatmap.explore())
-        self.heatmap.link(lambda selection: ReportView(selection, self._reported))
+        live = self.dashboard.live(self.flamegraph)
+        shown = [] if self.heatmap is None else [live.instead(self.heatmap)]
+        # how sure guests' processes are is told by the report alone
+        told = self.report if SURE in self.table else Beside(self.report, live.beside)
+        for part in (*self._said(), *shown, live, told):
+            display(part)
 
 
 class Beside:

@@ -88,5 +88,6 @@ def share_of(pixels: NDArray[np.uint8], colour: str) -> float:
 
 
 def decode_png(data: bytes) -> NDArray[np.uint8]:
-    """Its pixels without alpha, u8[height, width, 3]."""
-    return np.asarray(Image.open(BytesIO(data)).convert("RGB"))
+    """Its pixels, u8[height, width, 3]: what is transparent as it is, alpha left out."""
+    with Image.open(BytesIO(data), formats=["PNG"]) as image:
+        return np.asarray(image.convert("RGB"))

@@ -24,6 +24,8 @@ _FETCHED = (
 _IMAGE = re.compile(
     r'<img alt="[^"]*" (?P<source>src="data:image/svg\+xml;base64,(?P<svg>[A-Za-z0-9+/=\s]*)")'
 )
+# the page has one look: pictures in it are not to follow a reader's dark one
+_LIGHT = '<meta name="color-scheme" content="light">'
 _TIMEOUT = 300  # seconds a cell may take
 
 
@@ -87,6 +89,7 @@ def convert(notebook: Path, page: Path) -> None:
 
     exporter = HTMLExporter(embed_images=True, **dict.fromkeys(_FETCHED, ""))
     html, _ = exporter.from_filename(str(notebook))
+    html = html.replace("<head>", f"<head>{_LIGHT}", 1)
     page.write_text(_IMAGE.sub(_described, html), encoding="utf-8")
 
 

@@ -20,12 +20,15 @@ def page(view: ReportView) -> str:
     head = report.table[:_ROWS]
     shown = report.shown
     title = f"{recording.name}: where the time went"
-    still = Page(title, heading=False).picture(view.flamegraph).paragraph(report.headline)
+    still = Page(title, heading=False)
+    if view.heatmap is not None and view.dashboard.with_heat:
+        still.picture(view.heatmap)
+    still.picture(view.flamegraph).paragraph(report.headline)
     still.table(shown, [head[c].tolist() for c in shown], len(report.table), bars=report.bars)
     built = Page(title)
     for warning in recording.warnings:
         built.paragraph(f"warning: {warning}")
-    if view.heatmap is not None:
+    if view.heatmap is not None and not view.dashboard.with_heat:
         built.picture(view.heatmap)
     built.dashboard(view.dashboard.deflated(), still).heading("The recording")
     built.table(about.columns, [about[c].tolist() for c in about.columns], len(about))

@@ -68,7 +68,7 @@ class Diff(TableView):
         rows = counted(len(self.table), "row")
         found = int(self.table["significant"].sum())
         return (
-            f"{' -> '.join(self.names)}: {rows}, {found:,} significant at "
+            f"{' → '.join(self.names)}: {rows}, {found:,} significant at "
             f"{self.confidence:.4g} together; {', '.join(whole)}{of[self.total]}"
         )
 

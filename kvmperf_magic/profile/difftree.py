@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_magic.errors import QueryError
-from kvmperf_magic.modes import GUEST_KERNEL
-from kvmperf_magic.profile.groups import group, group_rows, sums, within
-from kvmperf_magic.profile.pairing import Side, is_across, pair_profiles
-from kvmperf_magic.profile.profile import GUEST_CODES, Profile, categorical
+from kvmperf_magic.profile.diffpaths import PairedPaths, paired_paths
+from kvmperf_magic.profile.groups import sums
+from kvmperf_magic.profile.profile import Profile
 from kvmperf_magic.profile.stats import (
     Shares,
     binomial_variance,
@@ -20,13 +19,11 @@ from kvmperf_magic.profile.stats import (
     difference,
     time_blocks,
 )
-from kvmperf_magic.profile.tree import LABEL, grow
+from kvmperf_magic.profile.tree import grow
 from kvmperf_magic.table import Categorical
 
 BOTH, NEW, VANISHED = range(3)  # values of `DiffTree.status`
-_FEW_STACKS = 0.01  # of the weight: a side with no more stacks than that has none
 _ROWS_AT_ONCE = 20_000
-_UNNAMED = re.compile(r":-?\d+")  # the comm of a thread whose name is not in the file
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,8 @@ class DiffTree:
     """k nodes, level by level, so that a parent stands before its children; node 0 is the root.
 
     parent: int32[k], -1 for the root; name, dso: Categorical; mode: uint8[k], an index into
-    `tree.KINDS` (of the other side where it has the node, else of the baseline).
+    `tree.KINDS` (of the other side where it has the node, else of the baseline); token: int64[k],
+    a number that what is the same has in all trees of the same `DiffStacks`, -1 for "all".
     baseline_self, other_self: float64[k], percent of the side's total that ended in the node;
     baseline, other: with all beneath it. delta, low, high: percent points, other - baseline, and
     its interval; all intervals hold together with `confidence`; significant: bool[k], the
@@ -46,6 +44,7 @@ class DiffTree:
     name: Categorical
     dso: Categorical
     mode: NDArray[np.uint8]
+    token: NDArray[np.int64]
     baseline_self: NDArray[np.float64]
     other_self: NDArray[np.float64]
     baseline: NDArray[np.float64]
@@ -63,229 +62,142 @@ class DiffTree:
 
 
 @dataclass(frozen=True)
-class _Paths:
-    """The unique paths of one side: which one each sample has (int64[n]), the labels of each and
-    its frames, path i's at offsets[i]:offsets[i + 1]."""
+class _Grown:
+    """A tree without its numbers: parent, token and depth of every node, and the node in which
+    each sample of each side ends, -1 for samples that are not in the tree."""
 
-    of_sample: NDArray[np.int64]
-    labels: list[tuple[str, ...]]
-    label: NDArray[np.int64]  # of each path, an index into labels
-    offsets: NDArray[np.int64]
-    frames: NDArray[np.int32]
+    parent: NDArray[np.int32]
+    token: NDArray[np.int64]
+    depth: NDArray[np.int32]
+    nodes: tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-def diff_tree(a: Profile, b: Profile, *, confidence: float = 0.95) -> DiffTree:
-    """The call trees of both profiles laid over each other, b against the baseline a.
+class DiffStacks:
+    """The stacks of two profiles, b against the baseline a: see `diffpaths.paired_paths()`.
 
-    Frames pair as `pair_profiles` pairs rows: a host's and a guest's kernel function meet.
-    Where one profile is of the host and the other of guests, there are no labels above the
-    stacks. Else host stacks stand under their comm, guest stacks under the VM (any names meet if
-    there is one VM a side) and "[guest kernel]" or "[guest user]"; vCPUs are not told apart.
-    Raises QueryError for a side without weight.
+    Every tree that is made of them has its own intervals, from the samples that meet in each of
+    its nodes. Raises QueryError for a side without weight.
     """
-    for profile in (a, b):
-        if not profile.total:
-            raise QueryError(
-                "a side has no samples to compare", "filter less, or record for longer"
-            )
-    across = is_across(a, b)
-    sides = [_paths(p, labels) for p, labels in zip((a, b), _labels(a, b, across), strict=True)]
-    flat = [_is_flat(p, side) for p, side in zip((a, b), sides, strict=True)]
-    leaves = flat[0] != flat[1]
-    if leaves:
-        sides = [_leaves(side) for side in sides]
-    frames, rows = _paired(a, b, sides)
 
-    names = list(dict.fromkeys(name for side in sides for path in side.labels for name in path))
-    number = {name: len(rows[0].sample) + i for i, name in enumerate(names)}
-    tokens, offsets = zip(
-        *(_tokens(s, f, r.row, number) for s, f, r in zip(sides, frames, rows, strict=True)),
-        strict=True,
-    )
-    parent, token, end, depth = grow(
-        np.concatenate(tokens),
-        np.concatenate([offsets[0], offsets[1][1:] + offsets[0][-1]]),
-        callee=False,
-        radix=len(rows[0].sample) + len(names),
-    )
-    count = len(sides[0].label)
-    nodes = (end[:count][sides[0].of_sample], end[count:][sides[1].of_sample])
-    name, dso, mode = _described((a, b), frames, [r.sample for r in rows], token, names)
+    def __init__(self, a: Profile, b: Profile, *, confidence: float = 0.95) -> None:
+        for profile in (a, b):
+            if not profile.total:
+                raise QueryError(
+                    "a side has no samples to compare", "filter less, or record for longer"
+                )
+        self._profiles = (a, b)
+        self._paths = paired_paths(a, b)
+        self.confidence = confidence
 
-    # a frame with one callee and no weight of its own is the same finding as its callee
-    tested, test = _findings(parent, depth, nodes)
-    shares = [
-        _shares(p, node, parent, depth, tested) for p, node in zip((a, b), nodes, strict=True)
-    ]
-    delta, low, high = (x[test] for x in difference(shares[0], shares[1], confidence))
-    before, after = (s.samples[test] > 0 for s in shares)
-    own = [
-        100 * sums(node, p.period.astype(np.float64), len(parent)) / p.total
-        for p, node in zip((a, b), nodes, strict=True)
-    ]
-    return DiffTree(
-        parent,
-        name,
-        dso,
-        mode,
-        own[0],
-        own[1],
-        100 * shares[0].share[test],
-        100 * shares[1].share[test],
-        100 * delta,
-        100 * low,
-        100 * high,
-        (low > 0) | (high < 0),
-        np.where(before & after, BOTH, np.where(after, NEW, VANISHED)).astype(np.int8),
-        confidence,
-        leaves,
-    )
+    @property
+    def tokens(self) -> int:
+        """The tokens are the numbers below this one."""
+        return self._paths.radix
 
-
-def _labels(
-    a: Profile, b: Profile, across: bool
-) -> list[tuple[NDArray[np.int64], list[tuple[str, ...]]]]:
-    """Of each profile the label group of every sample, and the labels of the groups."""
-    if across:
-        return [(np.zeros(len(p), np.int64), [()]) for p in (a, b)]
-    vms = [_vms(p) for p in (a, b)]
-    alone = all(len(found) == 1 for found in vms)
-    return [_labels_of(p, min(vms[1]) if alone else "") for p in (a, b)]
-
-
-def _vms(profile: Profile) -> set[str]:
-    guest = np.isin(profile.mode, GUEST_CODES)
-    machine = profile.machine
-    return {machine.categories[i] for i in np.unique(machine.codes[guest]).tolist()}
-
-
-def _labels_of(profile: Profile, vm: str) -> tuple[NDArray[np.int64], list[tuple[str, ...]]]:
-    guest = np.isin(profile.mode, GUEST_CODES)
-    columns = [
-        guest,
-        np.where(guest, profile.machine.codes, profile.comm.codes),
-        np.where(guest, profile.mode, 0),
-    ]
-    groups = group_rows([c.astype(np.int64) for c in columns], len(profile))
-    labels: list[tuple[str, ...]] = []
-    for row in groups.row.tolist():
-        if guest[row]:
-            ring = "kernel" if profile.mode[row] == GUEST_KERNEL else "user"
-            name = vm or profile.machine.categories[profile.machine.codes[row]]
-            labels.append((name, f"[guest {ring}]"))
-        else:
-            comm = profile.comm.categories[profile.comm.codes[row]]
-            labels.append(("[thread]" if _UNNAMED.fullmatch(comm) else comm,))
-    return groups.ids, labels
-
-
-def _paths(profile: Profile, labels: tuple[NDArray[np.int64], list[tuple[str, ...]]]) -> _Paths:
-    """The paths of a profile; below a guest's labels only the guest's frames."""
-    ids, names = labels
-    stacks = profile.stacks
-    found = group(ids * len(stacks) + profile.stack)
-    stack = profile.stack[found.row].astype(np.int64)
-    frames = stacks.frames[within(stacks.offsets, stack)]
-    lengths = stacks.offsets[stack + 1] - stacks.offsets[stack]
-    guest_frame = np.isin(profile.frames.mode, GUEST_CODES)[frames]
-    in_guest = np.isin(profile.mode[found.row], GUEST_CODES)
-    kept = guest_frame | np.repeat(~in_guest, lengths)
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    lengths = np.bincount(owner[kept], minlength=len(lengths))
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return _Paths(found.ids, names, ids[found.row], offsets, frames[kept])
-
-
-def _is_flat(profile: Profile, paths: _Paths) -> bool:
-    """Whether hardly any stack has more than its leaf."""
-    deep = (np.diff(paths.offsets) > 1)[paths.of_sample]
-    return float(profile.period[deep].sum(dtype=np.float64)) <= _FEW_STACKS * profile.total
-
-
-def _leaves(paths: _Paths) -> _Paths:
-    count = len(paths.label)
-    leaf = paths.frames[paths.offsets[1:] - 1]
-    return replace(paths, offsets=np.arange(count + 1), frames=leaf)
-
-
-def _paired(
-    a: Profile, b: Profile, sides: list[_Paths]
-) -> tuple[list[NDArray[np.int64]], tuple[Side, Side]]:
-    """Of each side the frames that are used, and how they pair: frames stand in for samples."""
-    used, stand_ins = [], []
-    for profile, paths in zip((a, b), sides, strict=True):
-        found, times = np.unique(paths.frames, return_counts=True)
-        table = profile.frames
-        some = profile.select(np.zeros(len(found), dtype=np.int64))
-        stand_ins.append(
-            replace(
-                some,
-                symbol=table.symbol.take(found),
-                dso=table.dso.take(found),
-                mode=table.mode[found],
-                period=times.astype(np.uint64),
-            )
+    def tree(self, *, callee: bool = False, collapse: bool = False) -> DiffTree:
+        """Both call trees laid over each other. `callee`: each stack turned round, the innermost
+        frame first; `collapse`: frames that call themselves directly are one."""
+        paths = self._of(collapse)
+        parent, token, end, depth = grow(
+            paths.tokens, paths.offsets, callee=callee, radix=paths.radix
         )
-        used.append(found.astype(np.int64))
-    return used, pair_profiles(stand_ins[0], stand_ins[1])
+        first, second = paths.of_sample
+        return self._compared([_Grown(parent, token, depth, (end[first], end[second]))])[0]
+
+    def between(
+        self, tokens: Sequence[int], *, collapse: bool = False
+    ) -> tuple[DiffTree, DiffTree]:
+        """What these tokens call and what calls them, as two trees whose root they are, from all
+        places together; where one is beneath another, the outermost counts. All intervals of both
+        hold together. Raises QueryError for tokens that no stack has."""
+        paths = self._of(collapse)
+        around = paths.around(np.asarray(tokens, dtype=np.int64))
+        if not len(around.token):
+            raise QueryError("no stack has these frames")
+        weight = np.zeros(paths.radix)
+        for profile, path in zip(self._profiles, around.of_sample, strict=True):
+            there = path >= 0
+            of = around.token[path[there]]
+            weight += sums(of, profile.period[there] / profile.total, paths.radix)
+        grown = []
+        for (cut, offsets), callee in ((around.after, False), (around.before, True)):
+            parent, token, end, depth = grow(cut, offsets, callee=callee, radix=paths.radix)
+            token[0] = int(np.argmax(weight))
+            end = np.append(end, -1)  # of samples that are on no path
+            first, second = around.of_sample
+            grown.append(_Grown(parent, token, depth, (end[first], end[second])))
+        callees, callers = self._compared(grown)
+        return callees, callers
+
+    def _of(self, collapse: bool) -> PairedPaths:
+        return self._paths.without_recursion if collapse else self._paths
+
+    def _compared(self, trees: Sequence[_Grown]) -> list[DiffTree]:
+        """The trees with their numbers; all intervals of all of them hold together."""
+        # a frame with one callee and no weight of its own is the same finding as its callee
+        tests = [_findings(tree) for tree in trees]
+        sides = [
+            _together(
+                [_shares(p, t, side, tested) for t, (tested, _) in zip(trees, tests, strict=True)]
+            )
+            for side, p in enumerate(self._profiles)
+        ]
+        delta, low, high = difference(sides[0], sides[1], self.confidence)
+        found, start = [], 0
+        for tree, (tested, test) in zip(trees, tests, strict=True):
+            row = start + test
+            start += len(tested)
+            own = [
+                100
+                * sums(node[node >= 0], p.period[node >= 0].astype(np.float64), len(test))
+                / p.total
+                for p, node in zip(self._profiles, tree.nodes, strict=True)
+            ]
+            before, after = (side.samples[row] > 0 for side in sides)
+            found.append(
+                DiffTree(
+                    tree.parent,
+                    self._paths.name.take(tree.token),
+                    self._paths.dso.take(tree.token),
+                    self._paths.mode[tree.token],
+                    tree.token,
+                    own[0],
+                    own[1],
+                    100 * sides[0].share[row],
+                    100 * sides[1].share[row],
+                    100 * delta[row],
+                    100 * low[row],
+                    100 * high[row],
+                    (low[row] > 0) | (high[row] < 0),
+                    np.where(before & after, BOTH, np.where(after, NEW, VANISHED)).astype(np.int8),
+                    self.confidence,
+                    self._paths.leaves,
+                )
+            )
+        return found
 
 
-def _tokens(
-    paths: _Paths, used: NDArray[np.int64], row: NDArray[np.int64], number: dict[str, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Every path as its labels, then its frames, one run of tokens after the other."""
-    label_offsets = np.cumsum([0, *map(len, paths.labels)])
-    label_tokens = np.array([number[n] for path in paths.labels for n in path], dtype=np.int64)
-    above = np.diff(label_offsets)[paths.label]
-    lengths = above + np.diff(paths.offsets)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    position = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    is_label = position < np.repeat(above, lengths)
-    tokens = np.empty(offsets[-1], dtype=np.int64)
-    tokens[is_label] = label_tokens[within(label_offsets, paths.label)]
-    tokens[~is_label] = row[np.searchsorted(used, paths.frames)]
-    return tokens, offsets
+def _together(shares: Sequence[Shares]) -> Shares:
+    """The rows of all of them, of one profile."""
+    share, variance, weight, samples = (
+        np.concatenate([getattr(one, column) for one in shares])
+        for column in ("share", "variance", "weight", "samples")
+    )
+    return Shares(share, variance, weight, samples, shares[0].freedom)
 
 
-def _described(
-    profiles: tuple[Profile, Profile],
-    frames: list[NDArray[np.int64]],
-    samples: list[NDArray[np.int64]],
-    token: NDArray[np.int64],
-    labels: list[str],
-) -> tuple[Categorical, Categorical, NDArray[np.uint8]]:
-    """Name, DSO and mode of every node: of its label, or of its frame on the other side, and
-    on the baseline's where only that has it."""
-    names, dsos, modes = [], [], []
-    for first, second in zip(samples[0].tolist(), samples[1].tolist(), strict=True):
-        side, stand_in = (1, second) if second >= 0 else (0, first)
-        table, frame = profiles[side].frames, int(frames[side][stand_in])
-        names.append(table.symbol.categories[table.symbol.codes[frame]])
-        dsos.append(table.dso.categories[table.dso.codes[frame]])
-        modes.append(int(table.mode[frame]))
-    # the root's token is -1: the last of each
-    everything = categorical([*names, *labels, "all"])
-    where = categorical([*dsos, *[""] * (len(labels) + 1)])
-    mode = np.array([*modes, *[LABEL] * (len(labels) + 1)], dtype=np.uint8)
-    return everything.take(token), where.take(token), mode[token]
-
-
-def _findings(
-    parent: NDArray[np.int32],
-    depth: NDArray[np.int32],
-    nodes: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _findings(tree: _Grown) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The nodes whose weight is that of no single callee, and for every node which of them has
     the same samples as it."""
-    count = len(parent)
+    parent, count = tree.parent, len(tree.parent)
     ends = np.zeros(count, dtype=np.bool_)
-    for node in nodes:
-        ends[node] = True
+    for node in tree.nodes:
+        ends[node[node >= 0]] = True
     callees = np.bincount(parent[1:], minlength=count)
     same = np.arange(count)
     only = np.flatnonzero((callees[parent[1:]] == 1) & ~ends[parent[1:]]) + 1
     same[parent[only]] = only
-    for _ in range(int(depth[-1]).bit_length()):
+    for _ in range(int(tree.depth[-1]).bit_length()):
         same = same[same]
     tested = np.flatnonzero(same == np.arange(count))
     place = np.empty(count, dtype=np.int64)
@@ -293,19 +205,16 @@ def _findings(
     return tested, place[same]
 
 
-def _shares(
-    profile: Profile,
-    node: NDArray[np.int64],
-    parent: NDArray[np.int32],
-    depth: NDArray[np.int32],
-    tested: NDArray[np.int64],
-) -> Shares:
+def _shares(profile: Profile, tree: _Grown, side: int, tested: NDArray[np.int64]) -> Shares:
     """`stats.estimate_shares` for rows that hold each other: with all beneath, of these nodes."""
-    count = len(parent)
+    count, node = len(tree.parent), tree.nodes[side]
+    there = node >= 0
+    inside = node[there]
     weight = profile.period.astype(np.float64)
     block, blocks = time_blocks(profile.time)
-    cells = _sum_up(sums(node * blocks + block, weight, count * blocks), parent, depth)[tested]
-    samples = _sum_up(sums(node, np.ones(len(node)), count), parent, depth)[tested, 0]
+    cells = sums(inside * blocks + block[there], weight[there], count * blocks)
+    cells = _sum_up(cells, tree)[tested]
+    samples = _sum_up(sums(inside, np.ones(len(inside)), count), tree)[tested, 0]
     whole = sums(block, weight, blocks)[np.newaxis]
     size = float(weight.sum()) ** 2 / float((weight**2).sum())
     total = cells.sum(axis=1)
@@ -319,15 +228,14 @@ def _shares(
     return Shares(share, variance, total, samples.astype(np.int64), freedom)
 
 
-def _sum_up(
-    values: NDArray[np.float64], parent: NDArray[np.int32], depth: NDArray[np.int32]
-) -> NDArray[np.float64]:
+def _sum_up(values: NDArray[np.float64], tree: _Grown) -> NDArray[np.float64]:
     """The columns of each node (`values` has k rows of them, flat) and of all beneath it."""
-    total = values.reshape(len(parent), -1)
+    total = values.reshape(len(tree.parent), -1)
+    depth = tree.depth
     starts = np.searchsorted(depth, np.arange(int(depth[-1]) + 2))
     for level in range(int(depth[-1]), 0, -1):
         here = slice(starts[level], starts[level + 1])
-        above = parent[here]  # siblings stand side by side
+        above = tree.parent[here]  # siblings stand side by side
         first = np.flatnonzero(np.concatenate([[True], above[1:] != above[:-1]]))
         total[above[first]] += np.add.reduceat(total[here], first, axis=0)
     return total

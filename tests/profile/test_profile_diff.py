@@ -64,7 +64,7 @@ def test_host_and_guest_kernel_pair_by_name() -> None:
     assert math.isnan(rows["clear_page"]["ratio"])
     assert diff.table["symbol"].tolist()[:2] == ["copy_page", "clear_page"], "by delta-abs"
     assert sum(r["delta"] for r in rows.values()) == pytest.approx(0)
-    assert "host -> guest: 4 rows" in repr(diff)
+    assert "host → guest: 4 rows" in repr(diff)
     assert "_raw_spin_lock" in diff._repr_html_()
     # perf kvm diff --host --guest pairs none of these: the DSOs differ
     assert set(compare(host, guest, pair="dso,symbol").table["status"]) == {"new", "vanished"}

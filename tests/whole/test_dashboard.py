@@ -320,3 +320,25 @@ def test_without_scripts_it_is_the_picture_and_the_table(browser: Any, document:
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-"
     )
     assert policy.count("'sha256-") == 2
+
+
+def test_a_range_of_the_pages_heat_map_is_its_time(
+    browser: Any, both: Recording, tmp_path: Path
+) -> None:
+    both.report(sort="symbol", heatmap="/lock/").to_html(tmp_path / "x.html")
+    seen = opened(browser, tmp_path / "x.html")
+    box = seen.page.locator(".kvmp-h canvas").bounding_box()
+    seen.page.mouse.move(box["x"] + 300, box["y"] + 250)
+    seen.page.mouse.down()
+    seen.page.mouse.move(box["x"] + 700, box["y"] + 60, steps=4)
+    seen.page.mouse.up()
+    seen.page.locator(".kvmp-d-words", has_text=" from ").wait_for()
+    start, end = seen.range()
+    agrees(seen, both.filter(time=(start, end)))
+    cells = (end - start) / 0.008  # of the map
+    assert cells == pytest.approx(round(cells))
+    seen.clear()
+    assert seen.samples() == len(both)
+    assert seen.page.locator(".kvmp-h button").is_disabled()
+    assert seen.errors == []
+    seen.page.close()

@@ -12,6 +12,7 @@ import pytest
 from browser import driven
 from dashboard_page import Seen, shares
 from labserver import run, save, start
+from live_kernel import Answering
 from live_page import write_live
 from nbconvert import HTMLExporter
 
@@ -99,6 +100,60 @@ def test_what_the_page_sets_is_the_filter_and_the_other_way_round(
     assert seen.page.locator(".kvmp-d").count() == 0
 
 
+@browsers
+def test_a_heat_map_sets_the_time_and_frames_stand_in_the_order_of_time(
+    both: Recording, browser: Any, tmp_path: Path
+) -> None:
+    view = both.report(sort="symbol", heatmap="/lock/")
+    assert view.heatmap is not None
+    kernel = Answering(view.dashboard.live(view.flamegraph).widget)
+    page = browser.new_page(viewport={"width": 1200, "height": 1400})
+    page.expose_function("kernel", kernel)
+    path = write_live(
+        DashboardWidget, ({}, []), tmp_path / "x.html", theme="light", filter=view.dashboard.state,
+    )  # fmt: skip
+    seen = Seen(page, path, "document.title.endsWith('and ready')")
+    about = page.locator(".kvmp-d-flame .kvmp-x-about").first
+
+    def heard() -> None:
+        # a timer of the page that is set now is due behind those that tell the kernel
+        page.evaluate("new Promise((done) => setTimeout(done, 400))")
+        kernel.widget.filter = page.evaluate("window.model.state.filter")
+
+    box = page.locator(".kvmp-h canvas").bounding_box()
+    page.mouse.move(box["x"] + 200, box["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 400, box["y"] + 100, steps=4)
+    page.mouse.up()
+    heard()
+    assert view.filter.time == view.heatmap.selected == seen.range()
+    assert seen.samples() == len(view.selection) < len(both)
+    said = page.locator(".kvmp-h .kvmp-x-bar + div")
+    assert f"{seen.samples():,} samples" in said.text_content()
+
+    page.get_by_label("order of siblings").select_option("over time")
+    about.get_by_text(f"{seen.samples():,} samples \u00b7 over time").wait_for()
+    lane = "web1 vCPU 1 (guest)"
+    page.get_by_label("thread or vCPU").select_option(lane)
+    guest = view.selection.filter(vcpu=1, modes="guest")
+    about.get_by_text(f"{len(guest):,} samples \u00b7 over time: {lane}").wait_for()
+    seen.tick("mode", "guest-user")  # the order stays, of what is left
+    view.heatmap.select(1.0, 3.0)
+    page.evaluate("(state) => window.model.set('filter', state)", dict(kernel.widget.filter))
+    wanted = both.filter(time=(1.0, 3.0), vcpu=1, modes="guest-user")
+    about.get_by_text(f"{len(wanted):,} samples \u00b7 over time: {lane}").wait_for()
+    assert seen.range() == (1.0, 3.0) == view.filter.time
+    seen.clear()
+    about.get_by_text(f"{len(both.filter(vcpu=1, modes='guest')):,} samples").wait_for()
+    heard()
+    assert view.heatmap.selected is None
+    seen.table.get_by_text("__ticket_spin_lock").first.dblclick()  # of all, not of a lane
+    about.get_by_text("__ticket_spin_lock: callers above, callees beneath").wait_for()
+    assert page.get_by_label("order of siblings").input_value() == "by name"
+    assert seen.errors == []
+    page.close()
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -131,6 +186,8 @@ def test_what_no_page_sends_is_left_out(view: ReportView) -> None:
     assert view.filter == Filter(modes="guest-user", vcpu=0)
     widget.filter = {"time": [9, 2], "symbol": ""}
     assert view.filter == Filter(time=(0.04, 0.2))
+    typed = view.dashboard._over_time({"symbol": "("})  # in the middle of typing
+    assert typed.tree.total[0] == view.flamegraph.tree.total[0]
 
 
 def test_the_filter_of_a_view_is_within_it(both: Recording) -> None:

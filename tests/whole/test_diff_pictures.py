@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from browser import driven
+from explorer_page import Seen
 from guest import running_guest
 from IPython.core.interactiveshell import InteractiveShell
+from live_kernel import Answering
+from live_page import write_live
 
 import kvmperf_magic as kvm
 from kvmperf_magic import demo
-from kvmperf_magic.diffview import WIDTHS
+from kvmperf_magic.diffflames import WIDTHS
 from kvmperf_magic.errors import QueryError
 from kvmperf_magic.recording import Recording
 from kvmperf_widgets import DiffFlameGraph
+from kvmperf_widgets.explorer import ExplorerWidget, packed
 from kvmperf_widgets.theme import MORE
 
 LOCK = "__ticket_spin_lock"
@@ -72,6 +79,64 @@ def test_a_bar_of_the_page_searches_its_flame_graph(
         assert page.locator(".found").text_content() == "52.48 % of what is shown matched"
         assert errors == []
     assert (tmp_path / "page.html").stat().st_size < 100_000
+
+
+@pytest.mark.chromium
+def test_the_explorer_asks_for_other_trees_of_the_same_stacks(browser: Any, tmp_path: Path) -> None:
+    baseline, other = demo.replay("host"), demo.replay("both")
+    answer = kvm.diff(baseline.filter(time=(0.0, 2.0)), other.filter(modes="host"), width="max")
+    graph = answer.flamegraph()
+    page = browser.new_page(viewport={"width": 1100, "height": 760})
+    page.expose_function("kernel", Answering(ExplorerWidget(graph)))
+    seen = Seen(page, write_live(ExplorerWidget, packed(graph), tmp_path / "x.html", theme="light"))
+    about = lambda words: page.locator(".kvmp-x-about", has_text=words).first.wait_for()  # noqa: E731
+
+    def agrees(tip: str, of: DiffFlameGraph, frame: int) -> None:
+        lines = of._words().frame(frame, 1.0, 0.0, None)
+        assert tip.split("\n")[1:3] == lines[:2]
+
+    seen.button("reverse")
+    about("callers beneath callees")
+    reverse = graph.reverse()
+    tip = seen.tip(0.5, 1)
+    (frame,) = np.flatnonzero(
+        (reverse.tree.depth == 1) & reverse.tree.named(re.compile(f"^{tip.splitlines()[0]}$"))
+    ).tolist()
+    agrees(tip, reverse, frame)
+    seen.click(0.5, 1, "Shift")
+    about(f"{tip.splitlines()[0]}: callers above, callees beneath")
+    sandwich = reverse.sandwich(tip.splitlines()[0])
+    rows = int(sandwich.callers.depth.max())
+    agrees(seen.tip(0.5, rows), sandwich._below, 0)
+    seen.button("sandwich")
+    about("callers beneath callees")
+    seen.button("collapse recursion")
+    about("recursion collapsed")
+    seen.button("reset")
+    page.wait_for_function(
+        "document.querySelector('.kvmp-x-about').textContent.split('\u00b7').length === 3"
+    )
+    assert f"{int((graph.tree.total > 0).sum())} frames" in seen.text("about")
+    assert seen.errors == []
+    page.close()
+
+
+def test_a_sandwich_is_as_certain_as_its_samples() -> None:
+    host, both = demo.replay("host"), demo.replay("both")
+    answer = kvm.diff(host.filter(time=(0.0, 2.0)), both.filter(modes="host"), width="max")
+    rows = {row["symbol"]: row for row in answer.table.rows()}
+    sandwich = answer.flamegraph().sandwich("ext3_free_blocks_sb")  # it calls nothing
+    row = rows["ext3_free_blocks_sb"]
+    assert sandwich._below.changes.delta[0] == pytest.approx(row["delta"], abs=0.02)
+    assert sandwich._below.changes.significant[0] == sandwich._above.changes.significant[0]
+    assert "ext3_free_blocks_sb" in sandwich.to_text(100)
+    with pytest.raises(LookupError, match="no frame is named"):
+        answer.flamegraph().sandwich("nothing")
+    plain = answer.flamegraph()
+    turned = plain.collapse_recursion().reverse()
+    assert "callers beneath callees" in turned.about
+    assert "recursion collapsed" in turned.about
+    assert turned.reset().to_svg() == plain.to_svg()
 
 
 def record(path: Path, **wishes: object) -> Recording:

@@ -42,7 +42,7 @@ def test_every_picture_is_there(book: Book) -> None:
     executed, page = book
     shown = bundles(executed)
     counts = {kind: kinds(shown).count(kind) for kind in ("flame", "delta", "heat", "lines")}
-    assert counts == {"flame": 16, "delta": 1, "heat": 2, "lines": 1}
+    assert counts == {"flame": 18, "delta": 1, "heat": 2, "lines": 1}
     assert all(data[PLOTLY]["data"] and data["text/plain"] for data in shown)
     assert len({data[SVG] for data in shown}) >= 18  # the report's and the explorer's are alike
     for name in ("flame.svg", "flame.html", "report.html", "diff.html"):

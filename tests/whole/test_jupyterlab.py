@@ -21,7 +21,8 @@ kvm.diff(demo.replay("host"), demo.replay("crowded"), width="max")"""
 HEAT_CELL = """%load_ext kvmperf_magic
 from kvmperf_magic import demo
 rec = demo.replay("both")
-%kvm_report rec --heatmap /lock/ --sort symbol"""
+view = %kvm_report rec --heatmap /lock/ --sort symbol
+view"""
 TOP_CELLS = (
     """%load_ext kvmperf_magic
 from kvmperf_magic import demo
@@ -77,6 +78,8 @@ def test_a_bar_of_a_diff_searches_its_flame_graph(lab: str, page: Any, tmp_path:
     assert matched.text_content() == ""
     page.locator(".kvmp-table").wait_for()
     assert page.locator(".js-plotly-plot:visible").count() == 0
+    page.get_by_role("button", name="reverse").click()
+    page.locator(".kvmp-x-about", has_text="callers beneath callees").wait_for()
 
     kinds = [set(one.data) for one in save(page, tmp_path / "diff.ipynb") if "data" in one]
     assert sum(PLOTLY in kind and "image/svg+xml" in kind for kind in kinds) == 2
@@ -104,30 +107,35 @@ def test_a_range_dragged_over_the_heat_map_is_what_the_rest_shows(
     lab: str, page: Any, tmp_path: Path
 ) -> None:
     run(lab, page, tmp_path / "heat.ipynb", HEAT_CELL)
-    canvas = page.locator(".kvmp-x canvas")
+    canvas, words = page.locator(".kvmp-h canvas"), page.locator(".kvmp-d-words")
     canvas.wait_for()
-    flame, table = page.locator(".js-plotly-plot .gtitle-subtitle"), page.locator(".kvmp-table")
-    table.wait_for()
-    shown = page.locator(".jp-OutputArea-output")
-    before = shown.count()
-    assert "3,180 samples" in str(flame.last.text_content())
+    page.wait_for_timeout(1000)
+    assert page.locator(".js-plotly-plot:visible, .kvmp-table:visible").count() == 0
+    assert str(words.text_content()).startswith("3,180 of 3,180 samples")
     box = canvas.bounding_box()
     assert box["width"] > 700  # all of the room there is
     page.mouse.move(box["x"] + 160, box["y"] + 200)
     page.mouse.down()
     page.mouse.move(box["x"] + 360, box["y"] + 150, steps=5)
     page.mouse.up()
-    words = str(page.locator(".kvmp-x-bar + div").text_content())
-    (samples,) = re.findall(r" (\d+ samples),", words)
-    page.locator(".js-plotly-plot").get_by_text(f"{samples} \u00b7").last.wait_for()
-    page.locator("p", has_text=f"{samples}, 100 %").wait_for()
-    assert shown.count() == before  # in the place of what was there
+    said = str(page.locator(".kvmp-h .kvmp-x-bar + div").text_content())
+    (samples,) = re.findall(r" (\d+) samples,", said)
+    words.get_by_text(f"{samples} of 3,180 samples").wait_for()
+    page.get_by_label("order of siblings").select_option("over time")
+    about = page.locator(".kvmp-d-flame .kvmp-x-about").first
+    about.get_by_text(f"{samples} samples").wait_for()
 
     outputs = save(page, tmp_path / "heat.ipynb")
     kinds = [PLOTLY in one.get("data", {}) for one in outputs]
     assert kinds.count(True) == 2
-    assert samples in str(outputs[-1].data["text/plain"])
+    assert "kvmp-table" in outputs[-1].data["text/html"]
     assert "widget-view" not in str(outputs)
+    page.get_by_role("button", name="Insert a cell below").first.click()
+    page.locator(".jp-Cell .cm-content").nth(1).click()
+    page.wait_for_timeout(500)
+    page.keyboard.insert_text("print('selected', len(view.selection), view.heatmap.selected)")
+    page.keyboard.press("Control+Enter")
+    page.get_by_text(f"selected {samples} (").wait_for()
 
 
 @pytest.mark.kvm

@@ -211,6 +211,14 @@ def test_rows_of_few_samples_can_be_left_out(shown: Shown) -> None:
     shown.until(lambda: shown.top.count_filter is None)
 
 
+def test_it_is_a_widget_for_other_front_ends(shown: Shown) -> None:
+    widget, sent = shown.top.widget, list[str]()
+    widget.send = lambda content, _=None: sent.append(content["type"])
+    assert "application/vnd.jupyter.widget-view+json" in widget._repr_mimebundle_()[0]
+    shown.until(lambda: sent.count("view") > 1)
+    assert shown.top.widget is widget
+
+
 def test_messages_are_small(shown: Shown) -> None:
     assert max(shown.kernel.sizes) < 8000
     assert sorted(shown.kernel.sizes)[len(shown.kernel.sizes) // 2] < 6000

@@ -50,7 +50,7 @@ def test_ctrl_c_ends_it_and_keeps_the_data(tmp_path: Path) -> None:
         out, err = process.communicate(timeout=10)
     assert process.returncode == 0, err
     assert "interrupted: what was recorded until now is kept" in err
-    found = re.match(r"(\d+) ([\d.]+) 100.00% complete", out.strip())
+    found = re.match(r"(\d+) ([\d.]+) 100.00 % complete", out.strip())
     assert found, out
     assert int(found[1]) > 300
     assert 0.3 < float(found[2]) < 20

@@ -276,9 +276,9 @@ def test_the_order_of_time_is_asked_for_and_the_lane_too(browser: Any, tmp_path:
     lanes.select_option("web1 vCPU 0 (guest)")
     page.wait_for_timeout(100)
     assert page.evaluate("model.asked") == [
-        {"type": "tree"},
-        {"type": "over time", "lane": -1},
-        {"type": "over time", "lane": 1},
+        {"type": "tree", "of": 1},
+        {"type": "over time", "of": 2, "lane": -1},
+        {"type": "over time", "of": 3, "lane": 1},
     ]
     order.select_option("left heavy")
     assert lanes.is_hidden()

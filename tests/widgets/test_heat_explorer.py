@@ -50,7 +50,8 @@ class Seen:
 
     def saved(self) -> list[list[float]]:
         """The ranges that the kernel would have heard of."""
-        self.page.wait_for_timeout(250)
+        # a timer of the page that is set now is due behind those that tell the kernel
+        self.page.evaluate("new Promise((done) => setTimeout(done, 160))")
         return [one["selected"] for one in self.page.evaluate("window.model.saved")]
 
     def text(self, part: str) -> str:

@@ -171,7 +171,7 @@ class Live:
         self.calls: list[str] = []
         self.full = False
 
-    def view(self) -> TopView:
+    def view(self, pool: bool = False) -> TopView:
         return a_view(["lock"], filter=self.filter)
 
     def pause(self) -> None:

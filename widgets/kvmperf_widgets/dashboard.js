@@ -1,7 +1,9 @@
 /* The dashboard: filters, strip of time, table and flame graph of one set of samples. */
 
-/* `change(filter)` is told of every filter that somebody sets here; `filter` is the first. */
-function dashboard(data, host, theme, filter, change, titled = true) {
+/* `change(filter)` is told of every filter that somebody sets here; `filter` is the first.
+   `overTime(filter, lane)` promises the flame graph of what passes a filter in the order of time, of
+   the lane of this name or of all; a page without a kernel has none. */
+function dashboard(data, host, theme, filter, change, { titled = true, overTime = null } = {}) {
   const root = element("div", host, { className: "kvmp-x kvmp-d" });
   root.setAttribute("role", "region");
   root.setAttribute("aria-label", data.title);
@@ -16,6 +18,7 @@ function dashboard(data, host, theme, filter, change, titled = true) {
   words.setAttribute("role", "status");
   data.notes.forEach((note) => element("div", root, { className: "kvmp-x-about", textContent: note }));
   const strip = timeStrip(data, root, (time) => chosen({ ...filter, time }), colours);
+  const map = timeHeat(data, root, (time) => chosen({ ...filter, time }));
   const table = rowTable(data, root, find);
   let flame = null, tree = null, between = false; // whether it stands between callers and callees
 
@@ -33,6 +36,7 @@ function dashboard(data, host, theme, filter, change, titled = true) {
     told(found, used);
     filters.show(filter, found);
     strip.show(filter, found);
+    map.show(filter);
     table.show(found);
     if (flame) { weigh(found.self); }
     root.dataset.took = (performance.now() - start).toFixed(1);
@@ -72,7 +76,8 @@ function dashboard(data, host, theme, filter, change, titled = true) {
   const first = show(filter);
   tree = explorable(data, first.self, colours.unit());
   const below = element("div", root, { className: "kvmp-d-flame" });
-  flame = explore(tree, below, theme, { bare: true, onSelect: (node) => table.point(data.frame[node]) });
+  flame = explore(tree, below, theme, { bare: true, onSelect: (node) => table.point(data.frame[node]),
+    ...(overTime ? { overTime: (lane, lanes) => overTime(filter, lanes[lane]) } : {}) });
   const scheme = matchMedia("(prefers-color-scheme: dark)");
   scheme.addEventListener("change", paint);
   const themed = new MutationObserver(paint); // JupyterLab says its theme on the body
@@ -84,7 +89,7 @@ function dashboard(data, host, theme, filter, change, titled = true) {
     close() {
       scheme.removeEventListener("change", paint);
       themed.disconnect();
-      [filters, strip, table, flame].forEach((part) => part.close());
+      [filters, strip, map, table, flame].forEach((part) => part.close());
       root.remove();
     },
   };

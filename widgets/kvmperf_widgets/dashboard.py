@@ -9,14 +9,17 @@ import json
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
+from kvmperf_widgets import explorer, heat_explorer
 from kvmperf_widgets.explorer import SCRIPTS
-from kvmperf_widgets.live import LivePicture, LiveWidget, source
+from kvmperf_widgets.flame import FlameGraph
+from kvmperf_widgets.heat import HeatMap
+from kvmperf_widgets.live import LivePicture, LiveWidget, Marked, source
 from kvmperf_widgets.packing import EXACT, packed_columns
 from kvmperf_widgets.paint import COLOURS, Paint, Shade, paint
 from kvmperf_widgets.picture import Picture
@@ -33,7 +36,7 @@ PARTS = (
         "dashboard_sums.js",
         "dashboard_filters.js",
     ),
-    *("dashboard_strip.js", "dashboard_table.js", "dashboard.js"),
+    *("dashboard_strip.js", "dashboard_table.js", "heat.js", "dashboard_heat.js", "dashboard.js"),
 )
 STYLES = ("explorer.css", "dashboard.css")
 
@@ -115,8 +118,9 @@ class Words:
     theme: ThemeName = "auto"
 
 
-def packed(sums: Sums, words: Words, state: dict[str, Any]) -> bytes:
-    """All of it for the page: the length of a header, the header as JSON, and the columns."""
+def packed(sums: Sums, words: Words, state: dict[str, Any], heat: HeatMap | None = None) -> bytes:
+    """All of it for the page: the length of a header, the header as JSON, and the columns. A
+    range dragged over `heat` filters all else."""
     tree = sums.tree()
     seen = tree.total > 0
     palettes, shades = [], {}
@@ -142,6 +146,8 @@ def packed(sums: Sums, words: Words, state: dict[str, Any]) -> bytes:
         **{f"facet {facet.key}": facet.of for facet in sums.facets},
         **shades,
     }
+    if heat is not None:
+        columns |= {f"heat {name}": one for name, one in heat_explorer.columns(heat).items()}
     told, data = packed_columns(columns)
     header = {
         "title": clean(words.title, 160),
@@ -170,6 +176,7 @@ def packed(sums: Sums, words: Words, state: dict[str, Any]) -> bytes:
         "themes": [asdict(LIGHT), asdict(DARK)],
         "columns": told,
         "state": state,
+        "heat": None if heat is None else heat_explorer.told(heat),
     }
     text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode("ascii")
     return b"".join((struct.pack("<I", len(text)), text, data))
@@ -195,6 +202,9 @@ def _both(shade: Shade) -> list[str]:
     return [shade.light, shade.dark]
 
 
+OverTime: TypeAlias = Callable[[dict[str, Any]], FlameGraph]
+
+
 class DashboardWidget(LiveWidget):
     """The dashboard alive in a page; `filter` is what is shown, as `packed()` numbers it.
 
@@ -207,25 +217,42 @@ class DashboardWidget(LiveWidget):
     script: ClassVar[str] = source(*PARTS, "dashboard_widget.js")
     asked_for = "sums"
     filter = traitlets.Dict().tag(sync=True)
+    # of the samples that pass a filter (as `filter` is) the flame graph in the order of time
+    over_time: OverTime | None = None
 
     def _on_message(self, widget: Any, content: Any, buffers: list[Any]) -> None:
         super()._on_message(widget, content, buffers)
-        if isinstance(content, dict) and content.get("type") == "script":
+        kind = content.get("type") if isinstance(content, dict) else None
+        if kind == "script":
             self.send({"type": "script", "script": self.script})
+        elif kind == "over time" and self.over_time and isinstance(content.get("filter"), dict):
+            header, columns = explorer.packed_lane(
+                self.over_time(content["filter"]), content.get("lane")
+            )
+            self.send({"type": kind, "of": content.get("of"), **header}, columns)
 
 
 class LiveDashboard(LivePicture):
     """A dashboard in the place of a picture, which stays what is saved. `widget` is it."""
 
     def __init__(
-        self, picture: Picture, packed_now: Callable[[], bytes], filter: dict[str, Any]
+        self,
+        picture: Picture,
+        packed_now: Callable[[], bytes],
+        filter: dict[str, Any],
+        over_time: OverTime | None = None,
     ) -> None:
         super().__init__(picture)
         self.widget = DashboardWidget(
             lambda: ({}, [packed_now()]), theme=picture.theme, picture=self._id, filter=filter
         )
+        self.widget.over_time = over_time
 
     @property
     def beside(self) -> str:
         """The class of what the dashboard takes the place of, too: the same answer as a table."""
         return f"kvmp-of-{self._id}"
+
+    def instead(self, picture: Picture) -> Marked:
+        """A picture that it takes the place of, too: one that it has a part for."""
+        return Marked(picture, f"{self._id}-beside")

@@ -53,6 +53,7 @@ function sumsOf(packed) {
   data.weight = Float64Array.from(column.weight);
   for (let i = 0; i < data.weight.length; i++) { data.weight[i] += data.each * column.samples[i]; }
   data.cells = data.node.length;
+  if (data.heat) { data.heat = heatOf(data, column); }
   for (const facet of data.facets) { facet.of = column[`facet ${facet.key}`]; }
   for (const palette of data.palettes) { palette.colour = column[`shade of ${palette.by}`]; }
   return data;

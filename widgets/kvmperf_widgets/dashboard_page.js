@@ -5,7 +5,7 @@ async function openPage() {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   const data = sumsOf(new Uint8Array(await new Response(stream).arrayBuffer()));
   const host = document.getElementById("kvmp-dashboard");
-  dashboard(data, host, data.theme, data.state, () => {}, false); // the page has a title
+  dashboard(data, host, data.theme, data.state, () => {}, { titled: false }); // the page has a title
   document.getElementById("kvmp-still").hidden = true; // what is shown where no script runs
   document.documentElement.dataset.ready = "yes";
 }

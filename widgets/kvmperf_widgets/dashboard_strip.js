@@ -1,13 +1,6 @@
 /* The strip of time: what was sampled when, stacked by mode; a range dragged over it filters. */
 const STRIP_LEFT = 4, STRIP_RIGHT = 4, STRIP_HEIGHT = 64, STRIP_FOOT = 20;
 
-function placesOf(step) {
-  for (let digits = 0; digits < 9; digits++) {
-    if (Math.abs(Number(step.toFixed(digits)) - step) < 1e-6 * step) { return digits; }
-  }
-  return 9;
-}
-
 /* `change(range)`: [first, last] step or undefined. */
 function timeStrip(data, host, change, colours) {
   const digits = placesOf(data.width), steps = data.steps;
@@ -28,9 +21,23 @@ function timeStrip(data, host, change, colours) {
   const words = ([first, last]) => `${timeText(at(first))} to ${timeText(at(last + 1))}`;
   const place = (step) => STRIP_LEFT + step / steps * (width - STRIP_LEFT - STRIP_RIGHT);
 
+  /* More steps than can be seen are drawn several as one, from a step that many divide. */
+  const together = () => (steps > width / 2 ? Math.ceil(2 * steps / width) : 1);
+  const barOf = (step) => {
+    const each = together(), first = step - step % each;
+    return [first, Math.min(first + each, steps) - 1];
+  };
+
+  function sumOf(of, [first, last]) {
+    let sum = 0;
+    for (let step = first; step <= last; step++) { sum += of[step]; }
+    return sum;
+  }
+
   function lines(step) {
-    const whole = strip.reduce((sum, of) => sum + of[step], 0);
-    return [words([step, step]), ...strip.map((of, kind) => [of[step], data.kinds[kind]])
+    const bar = barOf(step), sums = strip.map((of) => sumOf(of, bar));
+    const whole = sums.reduce((sum, one) => sum + one, 0);
+    return [words(bar), ...sums.map((sum, kind) => [sum, data.kinds[kind]])
       .filter(([sum]) => sum > 0).sort(([a], [b]) => b - a)
       .map(([sum, kind]) => `${kind} ${percentText(100 * sum / whole)}, ${amountText(sum, colours.unit())}`)];
   }
@@ -43,16 +50,18 @@ function timeStrip(data, host, change, colours) {
     context.globalAlpha = 1;
     context.fillStyle = theme.background;
     context.fillRect(0, 0, width, STRIP_HEIGHT + STRIP_FOOT);
-    let most = 0;
-    for (let step = 0; step < steps; step++) {
-      most = Math.max(most, strip.reduce((sum, of) => sum + of[step], 0));
+    const each = together(), bars = [];
+    for (let step = 0; step < steps; step += each) {
+      const bar = barOf(step);
+      bars.push([bar, strip.map((of) => sumOf(of, bar) * each / (bar[1] - bar[0] + 1))]);
     }
-    for (let step = 0; step < steps && most > 0; step++) {
-      const left = place(step), wide = Math.max(place(step + 1) - left - (width > 3 * steps ? 0.6 : 0), 0.5);
+    const most = Math.max(0, ...bars.map(([, sums]) => sums.reduce((sum, one) => sum + one, 0)));
+    for (const [[first, last], sums] of most > 0 ? bars : []) {
+      const left = place(first), room = place(last + 1) - left, wide = Math.max(room - (room > 3 ? 0.6 : 0), 0.5);
       let top = STRIP_HEIGHT;
-      context.globalAlpha = range && (step < range[0] || step > range[1]) ? 0.25 : 1;
-      strip.forEach((of, kind) => {
-        const high = of[step] / most * (STRIP_HEIGHT - 4);
+      context.globalAlpha = range && (last < range[0] || first > range[1]) ? 0.25 : 1;
+      sums.forEach((sum, kind) => {
+        const high = sum / most * (STRIP_HEIGHT - 4);
         if (high <= 0) { return; }
         context.fillStyle = colours.mode(data.kinds[kind]);
         context.fillRect(left, top - high, wide, high);

@@ -3,13 +3,6 @@
    expression) and time ([first, last] step); what it does not have is not filtered. */
 const IN_MODE = 1, IN_SYMBOL = 2, IN_TIME = 4, OF_FACETS = 8, MOST_PAIRS = 3000000;
 
-/* As Python writes them, as far as JavaScript can: (?i) at the start, (?P<name>...). */
-function expression(pattern) {
-  const flags = /^\(\?([ims]+)\)/.exec(pattern);
-  const rest = flags ? pattern.slice(flags[0].length) : pattern;
-  return new RegExp(rest.replace(/\(\?P</g, "(?<").replace(/\(\?P=(\w+)\)/g, "\\k<$1>"), flags ? flags[1] : "");
-}
-
 function facetOf(data, key) { return data.facets.find((facet) => facet.key === key); }
 
 /* Bits of what each frame and each facet row fails; -1: another event. */

@@ -62,7 +62,7 @@ function rowTable(data, host, act) {
       made.setAttribute("aria-pressed", String(by.includes(made.dataset.key))));
     const columns = [...NUMBERS, ...by.map((key) => [key, key])];
     grid.style.setProperty("--kvmp-columns", columns.map(([key], i) =>
-      (i < NUMBERS.length ? "92px" : WIDTHS[key] || "80px")).join(" "));
+      (i < NUMBERS.length ? "104px" : WIDTHS[key] || "80px")).join(" "));
     head.replaceChildren();
     for (const [key, text] of columns) {
       const cell = element("div", head, {});

@@ -11,10 +11,11 @@ function openDashboard(model, host, data) {
     model.set("filter", filter);
     clearTimeout(later);
     later = setTimeout(() => model.save_changes(), 150);
-  });
+  }, { overTime: (filter, lane) => asked(model, "over time", unpacked, { filter, lane: lane ?? null }) });
   const follow = () => shown.show({ ...model.get("filter") });
   model.on("change:filter", follow);
-  const beside = hidden(`.kvmp-of-${model.get("picture")}`);
+  const id = model.get("picture");
+  const beside = hidden(() => [...document.querySelectorAll(`.kvmp-of-${id}`), plotOf(`${id}-beside`)]);
   return () => {
     clearTimeout(later);
     model.off("change:filter", follow);
@@ -23,10 +24,10 @@ function openDashboard(model, host, data) {
   };
 }
 
-/* Hides what is there of this kind now and later, until it is told to end. */
-function hidden(selector) {
+/* Hides what is found now and later, until it is told to end. */
+function hidden(find) {
   const found = new Set();
-  const look = () => document.querySelectorAll(selector).forEach((one) => {
+  const look = () => find().filter(Boolean).forEach((one) => {
     const output = one.closest(".jp-OutputArea-child") || one;
     if (!found.has(output)) { found.add(output); output.hidden = true; output.style.display = "none"; }
   });

@@ -3,12 +3,14 @@ function barsOf(header) { return header; }
 
 function bars(data, host, model) {
   const root = element("div", host, { className: "kvmp-x-bars" });
+  root.style.overflowX = "auto"; // narrower nobody can read it
   let shown = "";
   const paint = () => {
     const wanted = isDark(model.get("theme")) ? data.dark : data.light;
     if (wanted === shown) { return; }
     shown = wanted;
     root.innerHTML = wanted; // our own markup, everything in it escaped
+    root.firstChild.style.minWidth = "700px";
     linkBars(root.firstChild, model.get("link"));
   };
   const scheme = matchMedia("(prefers-color-scheme: dark)");

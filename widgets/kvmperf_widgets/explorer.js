@@ -10,10 +10,14 @@ function unpacked(header, buffers) {
   if (header.changes) {
     data.changes = { ...header.changes, ...column };
     data.marks = column.status;
+    data.key = column.key;
   }
   let ids = null;
   data.ids = () => ids = ids || identities(name, kind, detail);
-  data.tree = finished(parent, Int32Array.from(parent, (_, i) => i), self);
+  const rooted = (from, to) => finished(parent.subarray(from, to),
+    Int32Array.from({ length: to - from }, (_, i) => from + i), self.subarray(from, to));
+  data.tree = rooted(0, header.cut || parent.length);
+  if (header.cut) { data.callers = rooted(header.cut, parent.length); }
   const sorted = data.names.map((text, i) => [text, i]).sort((a, b) => (a[0] < b[0] ? -1 : 1));
   const rank = new Int32Array(data.names.length);
   sorted.forEach(([, i], place) => { rank[i] = place; });
@@ -27,7 +31,8 @@ function unpacked(header, buffers) {
    `sandwich(frame)`: -1 ends it.
    Options: `bare`: without a title and a search box of its own; `onSelect(frame)` is told the frame
    of the tree that somebody clicked or walked to; `overTime(lane)` promises the tree in the order
-   of time, of all or of one of `data.lanes`. */
+   of time, of all or of one of `data.lanes`; `shaped(shape)` one of two profiles that is reversed,
+   collapsed or around the frames of a key: how certain their changes are, only their samples tell. */
 function explore(given, host, theme, options = {}) {
   let data = given;
   const root = element("div", host, { className: "kvmp-x" });
@@ -43,7 +48,7 @@ function explore(given, host, theme, options = {}) {
   const said = element("div", root, { className: "kvmp-x-said" });
   said.setAttribute("aria-live", "polite");
   const view = new View(data), painter = new Painter(canvas);
-  let colour = 0, query = "", drawn = false, alive = true;
+  let colour = 0, query = "", drawn = false, alive = true, shaping = null, laneNames = [];
 
   const button = (words, key, act) => element("button", bar,
     { type: "button", textContent: words, title: key ? `key ${key}` : "", onclick: act });
@@ -58,10 +63,14 @@ function explore(given, host, theme, options = {}) {
   search.setAttribute("aria-label", "regular expression to find in the names of frames");
   const toggles = {};
   const toggle = (name, words, key) => {
-    toggles[name] = button(words, key, () => { view[name] = !view[name]; rebuild(); });
+    toggles[name] = button(words, key, () => {
+      view[name] = !view[name];
+      if (!view.grown || name === "icicle") { rebuild(); return; }
+      reshape(name === "collapsed" && data.callers ? data.key[0] : null);
+    });
   };
   toggle("icicle", "icicle", "i");
-  if (!data.changes) { // of changes nobody knows what they are where frames become one
+  if (!data.changes || options.shaped) {
     toggle("reversed", "reverse", "v");
     toggle("collapsed", "collapse recursion", "c");
     toggles.sandwich = button("sandwich", "s", () => sandwich());
@@ -71,7 +80,7 @@ function explore(given, host, theme, options = {}) {
     .filter(([order]) => (order === "time" ? options.overTime || data.order === order
       : data.order !== "time"));
   const order = choice("order of siblings", orders.map(([, words]) => words), reorder);
-  const lanes = choice("thread or vCPU", ["all threads", ...(data.lanes || [])], reorder);
+  const lanes = choice("thread or vCPU", [], reorder);
   if (data.palettes.length > 1) {
     choice("colours", data.palettes.map((one) => `colour by ${one.by}`), (i) => {
       colour = i;
@@ -79,7 +88,16 @@ function explore(given, host, theme, options = {}) {
     });
   }
   button("reset", "r", reset);
+  setLanes(data.lanes || [], -1);
   setOrder(data.order);
+
+  function setLanes(names, chosen) {
+    laneNames = names;
+    lanes.replaceChildren();
+    ["all threads", ...names].forEach((text) => element("option", lanes, { textContent: text }));
+    lanes.selectedIndex = chosen + 1;
+    lanes.hidden = names.length < 2;
+  }
 
   function setOrder(wanted) {
     order.selectedIndex = orders.findIndex(([name]) => name === wanted);
@@ -93,18 +111,40 @@ function explore(given, host, theme, options = {}) {
     setOrder(wanted);
     if (wanted === "time" && options.overTime) {
       about.textContent = "putting it in the order of time \u2026";
-      const found = await options.overTime(lane);
-      if (!alive || orders[order.selectedIndex][0] !== wanted || lanes.selectedIndex - 1 !== lane) { return; }
+      const names = laneNames, asking = shaping = {};
+      const found = await options.overTime(lane, names);
+      if (!alive || shaping !== asking) { return; }
+      if (found.lanes && found.lanes.join() !== names.join()) { setLanes(found.lanes, found.lane); }
       data = found;
     } else {
+      shaping = null;
       data = given;
     }
-    if (view.data !== data) {
-      view.data = data;
-      view.sandwich = -1;
-      find(query);
-    }
+    view.sandwich = view.data === data ? view.sandwich : -1;
+    change();
     view.order = wanted;
+    rebuild();
+  }
+
+  function change() {
+    if (view.data === data) { return; }
+    view.data = data;
+    find(query);
+  }
+
+  /* The tree of two profiles in another shape; `key` is that of the frame to be between callers and
+     callees, null for none. */
+  async function reshape(key = null) {
+    const shape = { reversed: view.reversed, collapsed: view.collapsed, key };
+    const plain = given.shape && key === null && shape.reversed === given.shape.reversed &&
+      shape.collapsed === given.shape.collapsed;
+    shaping = shape;
+    if (!plain) { about.textContent = "working out how certain it is \u2026"; }
+    const found = plain ? given : await options.shaped(shape);
+    if (!alive || shaping !== shape) { return; }
+    data = found;
+    view.sandwich = data.callers ? 0 : -1;
+    change();
     rebuild();
   }
 
@@ -117,7 +157,7 @@ function explore(given, host, theme, options = {}) {
     canvas.setAttribute("role", "application");
     canvas.setAttribute("aria-label", `${data.title}: flame graph of ${view.shown()} frames. Arrows ` +
       "move between frames, Enter zooms, m shows what can be done with one, r resets" +
-      (data.changes ? "" : ", s shows callers and callees") + (options.bare ? "." : ", slash searches."));
+      (toggles.sandwich ? ", s shows callers and callees" : "") + (options.bare ? "." : ", slash searches."));
     resize();
     paint();
     told();
@@ -215,7 +255,9 @@ function explore(given, host, theme, options = {}) {
 
   function sandwich(place) {
     const of = place || (view.sandwich < 0 && view.selected.node > 0 ? view.selected : null);
-    view.sandwich = of && !data.changes ? view.frame(of) : -1;
+    if (!toggles.sandwich) { return; }
+    if (view.grown) { reshape(of && data.key[view.frame(of)] >= 0 ? data.key[view.frame(of)] : null); return; }
+    view.sandwich = of ? view.frame(of) : -1;
     rebuild();
   }
 
@@ -224,7 +266,7 @@ function explore(given, host, theme, options = {}) {
     query = pattern;
     search.classList.remove("kvmp-x-bad");
     try {
-      test = pattern ? new RegExp(pattern) : null;
+      test = pattern ? expression(pattern) : null;
     } catch (error) {
       search.classList.add("kvmp-x-bad");
     }
@@ -240,10 +282,10 @@ function explore(given, host, theme, options = {}) {
   }
 
   function reset() {
-    view.plain();
-    view.icicle = Boolean(given.icicle);
+    shaping = null;
     data = given;
     view.data = data;
+    view.plain();
     view.order = data.order;
     lanes.selectedIndex = 0;
     setOrder(data.order);
@@ -274,10 +316,16 @@ function explore(given, host, theme, options = {}) {
     },
     weigh(self) {
       given.tree = finished(given.tree.parent, given.tree.frame, self);
-      rebuild(true);
+      if (view.order === "time" && options.overTime) { reorder(); } else { rebuild(true); }
     },
     search: searchFor,
     sandwich(frame) {
+      if (frame >= 0 && data !== given) { // its frames are of the tree as it was given
+        data = given;
+        view.order = given.order;
+        setOrder(given.order);
+        change();
+      }
       view.sandwich = frame;
       rebuild();
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +48,38 @@ class ExplorerWidget(LiveWidget):
     def _on_message(self, widget: Any, content: Any, buffers: list[Any]) -> None:
         super()._on_message(widget, content, buffers)
         kind = content.get("type") if isinstance(content, dict) else None
-        lane = content.get("lane") if kind == "over time" else None
-        if isinstance(lane, int) and isinstance(self._graph, FlameGraph):
-            header, columns = packed(self._graph.over_time(lane if lane >= 0 else None))
-            self.send({"type": "over time", **header}, columns)
+        graph = self._graph
+        if kind == "over time" and isinstance(graph, FlameGraph):
+            lane = content.get("lane")
+            if isinstance(lane, int):
+                self._answer(content, packed(graph.over_time(lane if lane >= 0 else None)))
+        elif kind == "shape" and isinstance(graph, DiffFlameGraph):
+            reverse, collapse = (content.get(name) is True for name in ("reversed", "collapsed"))
+            self._answer(content, packed(*_shaped(graph, reverse, collapse, content.get("key"))))
+
+    def _answer(self, asked: dict[str, Any], found: tuple[dict[str, Any], list[bytes]]) -> None:
+        header, columns = found
+        self.send({"type": asked["type"], "of": asked.get("of"), **header}, columns)
+
+
+def packed_lane(graph: FlameGraph, wanted: Any) -> tuple[dict[str, Any], list[bytes]]:
+    """As `packed()`, in the order of time: of the lane of this name, of all where there is none;
+    `lane` of the header says which."""
+    names = [clean(lane, 80) for lane in graph.lanes[:_MOST_LANES]]
+    lane = names.index(wanted) if wanted in names else None
+    header, columns = packed(graph.over_time(lane))
+    return {**header, "lane": -1 if lane is None else lane}, columns
+
+
+def _shaped(
+    graph: DiffFlameGraph, reverse: bool, collapse: bool, key: Any
+) -> tuple[DiffFlameGraph, ...]:
+    """What the page wants to see; of a frame (by its key) callees and callers."""
+    wanted = graph.shaped(reverse=reverse, collapse=collapse)
+    if type(key) is int:
+        with suppress(LookupError):
+            return wanted.between([key])
+    return (wanted,)
 
 
 class Explorer(LivePicture):
@@ -67,20 +96,35 @@ class Explorer(LivePicture):
         self.widget = ExplorerWidget(graph, self._id, link)
 
 
-def packed(graph: TreePicture) -> tuple[dict[str, Any], list[bytes]]:
+def packed(
+    graph: TreePicture, callers: DiffFlameGraph | None = None
+) -> tuple[dict[str, Any], list[bytes]]:
     """The tree for the page: names, palettes and words as JSON, and columns as bytes, whose names
-    and kinds (i4, u1, f8) are `columns` of the JSON; a colour column has the palette's name."""
-    tree = graph.tree
-    used, name = np.unique(tree.name, return_inverse=True)
+    and kinds (i4, u1, f8) are `columns` of the JSON; a colour column has the palette's name.
+
+    With `callers` the frames of that other tree of the same stacks stand behind those of the first;
+    its root is number `cut`."""
+    tree, parts = graph.tree, [graph] if callers is None else [graph, callers]
+    trees = [part.tree for part in parts]
+
+    def both(column: str) -> NDArray[Any]:
+        return np.concatenate([getattr(one, column) for one in trees])
+
+    used, name = np.unique(both("name"), return_inverse=True)
     columns: dict[str, tuple[str, NDArray[Any]]] = {
-        "parent": ("i4", tree.parent),
-        "self": ("f8", tree.self_value),
+        "parent": ("i4", both("parent")),
+        "self": ("f8", both("self_value")),
         "name": ("i4", name.reshape(-1)),
-        "kind": ("u1", tree.kind),
-        "detail": ("i4", tree.detail),
+        "kind": ("u1", both("kind")),
+        "detail": ("i4", both("detail")),
     }
-    palettes = graph.palettes(tree.total > 0)
-    columns |= {by: ("u1", colours.of) for by, colours in palettes}
+    seen = [one.total > 0 for one in trees]
+    palettes = [part.palettes(mask) for part, mask in zip(parts, seen, strict=True)]
+    for several in zip(*palettes, strict=True):
+        columns[several[0][0]] = ("u1", np.concatenate([colours.of for _, colours in several]))
+    told = [_palette(by, colours) for by, colours in palettes[0]]
+    if callers is not None:
+        told[0]["legend"] = _legend(graph.joint_legend(seen[0], callers, seen[1]))
     header: dict[str, Any] = {
         "title": clean(graph.title, 160),
         "subtitle": clean(graph.about, 300),
@@ -92,8 +136,9 @@ def packed(graph: TreePicture) -> tuple[dict[str, Any], list[bytes]]:
         "names": [clean(tree.names[i], 300) for i in used.tolist()],
         "kinds": [clean(kind, 40) for kind in tree.kinds],
         "details": [clean(detail, 200) for detail in tree.details],
-        "palettes": [_palette(by, colours) for by, colours in palettes],
+        "palettes": told,
         "themes": [asdict(LIGHT), asdict(DARK)],
+        "cut": None if callers is None else len(tree),
     }
     if isinstance(graph, FlameGraph):
         header["lanes"] = [clean(lane, 80) for lane in graph.lanes[:_MOST_LANES]]
@@ -103,8 +148,19 @@ def packed(graph: TreePicture) -> tuple[dict[str, Any], list[bytes]]:
             "names": [clean(side, 40) for side in changes.names],
             "confidence": round(100 * changes.confidence, 2),
         }
-        columns |= {column: ("f8", getattr(changes, column)) for column in _CHANGES}
-        columns |= {"significant": ("u1", changes.significant), "status": ("u1", changes.status)}
+        header["shape"] = {
+            "known": graph.can_regrow,
+            "reversed": graph.reversed,
+            "collapsed": graph.collapsed,
+        }
+        kinds = dict.fromkeys(_CHANGES, "f8") | {"significant": "u1", "status": "u1"}
+        of = [part.changes for part in parts if isinstance(part, DiffFlameGraph)]
+        columns |= {
+            column: (kind, np.concatenate([getattr(one, column) for one in of]))
+            for column, kind in kinds.items()
+        }
+        keys = [part.key for part in parts if isinstance(part, DiffFlameGraph)]
+        columns["key"] = ("i4", np.concatenate(keys))
     header["columns"] = [[column, kind] for column, (kind, _) in columns.items()]
     return header, [values.astype(f"<{kind}").tobytes() for kind, values in columns.values()]
 
@@ -113,12 +169,13 @@ def _palette(by: str, colours: Paint) -> dict[str, Any]:
     return {
         "by": by,
         "shades": [_both(shade) for shade in colours.shades],
-        # a class besides that of the colour is that of its outline
-        "legend": [
-            [words, _both(shade), " ".join(shade.css.split()[1:])]
-            for words, shade in colours.legend
-        ],
+        "legend": _legend(colours.legend),
     }
+
+
+def _legend(entries: list[tuple[str, Shade]]) -> list[list[Any]]:
+    """Words and colours of each, and the class of its outline."""
+    return [[words, _both(shade), " ".join(shade.css.split()[1:])] for words, shade in entries]
 
 
 def _both(shade: Shade) -> list[str]:

@@ -56,7 +56,7 @@ function attend({ root, stage, canvas, view, tip }, act) {
   /* What can be done with a place. */
   function open(where, event) {
     close();
-    const name = view.name(where), { data } = view;
+    const name = view.name(where);
     act.show(null);
     menu = element("div", stage, { className: "kvmp-x-menu" });
     menu.setAttribute("role", "menu");
@@ -71,7 +71,7 @@ function attend({ root, stage, canvas, view, tip }, act) {
       item.setAttribute("role", "menuitem");
     };
     offer("zoom to it", () => act.zoomTo(where));
-    if (!data.changes) { offer("its callers and callees", () => act.sandwich(where)); }
+    if (act.toggles.sandwich) { offer("its callers and callees", () => act.sandwich(where)); }
     offer("find all of this name", () => act.searchFor(`^${escapedPattern(name)}$`));
     act.beside(menu, event);
     menu.querySelector("button").focus({ preventScroll: true });

@@ -7,7 +7,6 @@ class View {
   constructor(data) {
     this.data = data;
     this.plain();
-    this.icicle = Boolean(data.icicle);
     this.order = data.order;
     this.x0 = this.top = 0;
     this.x1 = 1;
@@ -15,21 +14,29 @@ class View {
     this.halves = []; // until it is built
   }
 
+  /* As the data are. */
   plain() {
-    Object.assign(this, { icicle: false, reversed: false, collapsed: false, sandwich: -1 });
+    const { reversed, collapsed } = { reversed: false, collapsed: false, ...this.data.shape };
+    const icicle = Boolean(this.data.icicle) && !reversed; // a reversed one stands so anyway
+    Object.assign(this, { icicle, reversed, collapsed, sandwich: -1 });
   }
+
+  /* Whether the tree comes in the shape that it is to be seen in. */
+  get grown() { return Boolean(this.data.changes); }
 
   /* Out of the tree what is to be seen; all of it, or with `keep` what was seen before. */
   build(keep = false) {
     const { data } = this, was = keep && this.kept();
-    const tree = this.collapsed ? collapsed(data.tree, data.ids()) : data.tree;
+    const tree = this.collapsed && !this.grown ? collapsed(data.tree, data.ids()) : data.tree;
     const half = (one, sign) => ({ tree: placed(one, this.order, data.rank), sign });
-    if (this.sandwich >= 0) {
+    if (data.callers) {
+      this.halves = [half(data.tree, 1), half(data.callers, -1)];
+    } else if (this.sandwich >= 0) {
       this.halves = [half(callees(tree, data.ids(), this.sandwich), 1),
         half(callers(tree, data.ids(), this.sandwich), -1)];
     } else {
       const downwards = this.icicle || this.reversed;
-      this.halves = [half(this.reversed ? reversed(tree, data.ids()) : tree, downwards ? 1 : -1)];
+      this.halves = [half(this.reversed && !this.grown ? reversed(tree, data.ids()) : tree, downwards ? 1 : -1)];
     }
     const reach = (sign) => Math.max(1, ...this.halves.filter((one) => one.sign === sign)
       .map((one) => one.tree.levels.length));

@@ -3,7 +3,9 @@
 function opened(model, host, data) {
   const lanes = data.lanes || [];
   const overTime = (lane) => asked(model, "over time", unpacked, { lane });
-  const shown = explore(data, host, model.get("theme"), lanes.length ? { overTime } : {});
+  const shaped = (shape) => asked(model, "shape", unpacked, shape);
+  const shown = explore(data, host, model.get("theme"), {
+    ...(lanes.length ? { overTime } : {}), ...(data.shape && data.shape.known ? { shaped } : {}) });
   const hear = ({ detail }) => {
     if (detail.link && detail.link === model.get("link")) { shown.search(detail.pattern); }
   };

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_widgets import regrow
-from kvmperf_widgets.boxes import Words
+from kvmperf_widgets.boxes import Words, joined, share_of
 from kvmperf_widgets.layout import Order
 from kvmperf_widgets.paint import COLOURS, ColourBy, Paint, paint
-from kvmperf_widgets.text import clean, percent
+from kvmperf_widgets.text import clean, percent, weight
 from kvmperf_widgets.theme import ThemeName
 from kvmperf_widgets.tree import Tree
 from kvmperf_widgets.tree_picture import MOST_ROWS, TreePicture
@@ -65,6 +65,7 @@ class FlameGraph(TreePicture):
         self.unit = unit
         self._colour = _known(colour)
         self._clock = clock
+        self._of: float | None = None  # the weight of all, where the tree has a part of it
 
     def focus(self, frame: str | int) -> FlameGraph:
         """One frame as the whole width, pruned anew from the full tree; its callers beneath it.
@@ -98,7 +99,15 @@ class FlameGraph(TreePicture):
         """
         from kvmperf_widgets.sandwich import Sandwich
 
-        return Sandwich(self, self._places(symbol))
+        places, whole = self._places(symbol), float(self.tree.total[0])
+        halves = (regrow.callers(self.tree, places), regrow.merged(self.tree, places))
+        callers, callees = (self._with(tree=tree, _root=0, _of=whole) for tree in halves)
+        total, count = float(callees.tree.total[0]), int(self.tree.outermost(places).sum())
+        title = f"{self.title}: {clean(symbol, 120)}, its callers and what it calls"
+        share = f"{weight(total, self.unit)}, {percent(share_of(total, whole))} of all"
+        where = f"{share}, in {count:,} place{'s'[: count != 1]}"
+        about = joined([clean(self.subtitle, 200), where])
+        return Sandwich(callers, callees, title, about)
 
     def collapse_recursion(self) -> FlameGraph:
         """Frames that call themselves directly become one."""
@@ -171,7 +180,7 @@ class FlameGraph(TreePicture):
         return paint(self.tree, self._colour, frames)
 
     def _words(self) -> Words:
-        return Words(self.tree, self.unit)
+        return Words(self.tree, self.unit, whole=self._of)
 
 
 def _known(by: ColourBy) -> ColourBy:

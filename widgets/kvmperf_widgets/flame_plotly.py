@@ -14,6 +14,7 @@ from kvmperf_widgets.theme import MATCH, ThemeName, ink_on, mix, theme_of
 
 MOST_LABELS = 150
 ROW = 20
+_ONE_ROW, _LEGEND_ROW = 3, 18  # entries of a legend, and px of a row of them
 _PIXELS = 880  # what a notebook's cell gives a figure, at the least
 _CHARACTER = 6.7  # of an 11 px monospaced character
 
@@ -71,6 +72,12 @@ def flame_spec(view: View, theme_name: ThemeName) -> dict[str, Any]:
         },
     }
     legend = [
-        marker_legend(words, shade.colour(theme)) for words, shade in view.paint.legend if words
+        # a class besides that of the colour is that of an outline
+        marker_legend(words, shade.colour(theme), theme.ink if " " in shade.css else "")
+        for words, shade in view.paint.legend
+        if words
     ]
+    if len(legend) > _ONE_ROW:  # two in a narrow cell
+        layout["margin"]["t"] += _LEGEND_ROW
+        layout["height"] += _LEGEND_ROW
     return {"data": [bars, *legend], "layout": layout}

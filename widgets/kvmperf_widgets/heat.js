@@ -1,22 +1,7 @@
-const LEFT = 62, RIGHT = 14, TOP = 6, FOOT = 24, MAP_HEIGHT = 320, NONE = 255;
-const FONT = "11px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace";
-
-/* The message of HeatWidget: a header, and [columns][rows] as buffers. */
-function cellsOf(header, buffers) {
-  const array = (Kind, view) =>
-    view && new Kind(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
-  const [levels, weight, samples, part, partSamples] = buffers;
-  return { ...header, levels: array(Uint8Array, levels), weight: array(Float64Array, weight),
-    samples: array(Float64Array, samples), part: array(Float64Array, part),
-    partSamples: array(Float64Array, partSamples), cells: header.columns * header.rows };
-}
-
-function decimalsOf(step) {
-  for (let digits = 0; digits < 9; digits++) {
-    if (Math.abs(Number(step.toFixed(digits)) - step) < 1e-6 * step) { return digits; }
-  }
-  return 9;
-}
+/* A heat map of time. `data` are the columns of its cells, `model` has what is selected of it, in
+   seconds: get("selected"), set(), save_changes(), on() and off() as those of a widget. */
+const HEAT_LEFT = 62, HEAT_RIGHT = 14, HEAT_TOP = 6, HEAT_FOOT = 24, HEAT_HEIGHT = 320, NO_LEVEL = 255;
+const HEAT_FONT = "11px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace";
 
 function spanText(seconds) {
   const whole = [[86400, "d"], [3600, "h"], [60, "min"]].find(([limit]) =>
@@ -34,9 +19,8 @@ function ticksOf(low, high, most) {
 }
 
 function heat(data, host, model) {
-  const root = element("div", host, { className: "kvmp-x" });
-  const title = element("div", root, { textContent: data.title });
-  title.style.cssText = "font-size:17px;font-weight:600";
+  const root = element("div", host, { className: "kvmp-x kvmp-h" });
+  element("div", root, { className: "kvmp-x-title", textContent: data.title });
   const about = element("div", root, { className: "kvmp-x-about" });
   const bar = element("div", root, { className: "kvmp-x-bar" });
   const legend = element("span", bar, { className: "kvmp-x-about" });
@@ -55,7 +39,7 @@ function heat(data, host, model) {
   canvas.style.cursor = "crosshair";
   chosen.style.cssText = "font-weight:600;min-height:1.5em;margin:4px 0"; // the map stays where it is
   about.textContent = data.subtitle;
-  const context = canvas.getContext("2d"), digits = decimalsOf(data.cell);
+  const context = canvas.getContext("2d"), digits = placesOf(data.cell);
   // cells are counted in time, up each column; a range is [first, last] of them
   let range = null, anchor = 0, cursor = null, grip = null, width = 400, drawn = false, later = 0;
   let colours = null, map = null;
@@ -85,10 +69,10 @@ function heat(data, host, model) {
     return found;
   }
 
-  const columnWidth = () => (width - LEFT - RIGHT) / data.columns;
-  const rowHeight = () => MAP_HEIGHT / data.rows;
-  const place = (cell) => ({ x: LEFT + Math.floor(cell / data.rows) * columnWidth(),
-    y: TOP + MAP_HEIGHT - (cell % data.rows + 1) * rowHeight() });
+  const columnWidth = () => (width - HEAT_LEFT - HEAT_RIGHT) / data.columns;
+  const rowHeight = () => HEAT_HEIGHT / data.rows;
+  const place = (cell) => ({ x: HEAT_LEFT + Math.floor(cell / data.rows) * columnWidth(),
+    y: HEAT_TOP + HEAT_HEIGHT - (cell % data.rows + 1) * rowHeight() });
 
   function paint() {
     const dark = isDark(data.theme) ? 1 : 0;
@@ -119,7 +103,7 @@ function heat(data, host, model) {
     const known = colours.shades.map((shade) => [1, 3, 5].map((i) => parseInt(shade.slice(i, i + 2), 16)));
     for (let cell = 0; cell < data.cells; cell++) {
       const level = data.levels[cell], column = Math.floor(cell / data.rows);
-      if (level !== NONE) {
+      if (level !== NO_LEVEL) {
         const row = data.rows - 1 - cell % data.rows;
         pixels.data.set([...known[level], 255], 4 * (row * data.columns + column));
       }
@@ -130,7 +114,7 @@ function heat(data, host, model) {
 
   function resize() {
     width = Math.max(stage.clientWidth, 300);
-    fitted(canvas, context, width, TOP + MAP_HEIGHT + FOOT);
+    fitted(canvas, context, width, HEAT_TOP + HEAT_HEIGHT + HEAT_FOOT);
     drawn = false;
   }
 
@@ -143,11 +127,11 @@ function heat(data, host, model) {
     const start = performance.now();
     context.globalAlpha = 1;
     context.fillStyle = colours.background;
-    context.fillRect(0, 0, width, TOP + MAP_HEIGHT + FOOT);
-    context.font = FONT;
+    context.fillRect(0, 0, width, HEAT_TOP + HEAT_HEIGHT + HEAT_FOOT);
+    context.font = HEAT_FONT;
     axes();
     context.imageSmoothingEnabled = false;
-    if (map) { context.drawImage(map, LEFT, TOP, width - LEFT - RIGHT, MAP_HEIGHT); }
+    if (map) { context.drawImage(map, HEAT_LEFT, HEAT_TOP, width - HEAT_LEFT - HEAT_RIGHT, HEAT_HEIGHT); }
     if (range) { veil(0, range[0] - 1); veil(range[1] + 1, data.cells - 1); outline(range); }
     if (cursor !== null) {
       const { x, y } = place(cursor);
@@ -161,22 +145,22 @@ function heat(data, host, model) {
   function axes() {
     context.fillStyle = context.strokeStyle = colours.muted;
     context.lineWidth = 1;
-    context.strokeRect(LEFT - 0.5, TOP - 0.5, width - LEFT - RIGHT + 1, MAP_HEIGHT + 1);
+    context.strokeRect(HEAT_LEFT - 0.5, HEAT_TOP - 0.5, width - HEAT_LEFT - HEAT_RIGHT + 1, HEAT_HEIGHT + 1);
     context.textBaseline = "middle";
     context.textAlign = "right";
     const column = data.cell * data.rows;
     ticksOf(0, column, 5)[0].forEach((at) => {
-      const y = TOP + MAP_HEIGHT * (1 - at / column);
-      context.fillText(at ? spanText(at) : "0", LEFT - 7, Math.min(Math.max(y, 8), TOP + MAP_HEIGHT - 4));
+      const y = HEAT_TOP + HEAT_HEIGHT * (1 - at / column);
+      context.fillText(at ? spanText(at) : "0", HEAT_LEFT - 7, Math.min(Math.max(y, 8), HEAT_TOP + HEAT_HEIGHT - 4));
     });
     if (!data.columns) { return; }
     context.textBaseline = "top";
     context.textAlign = "center";
     const [marks, step] = ticksOf(data.start, timeOf(data.cells), Math.min(10, width / 90));
     marks.forEach((at) => {
-      const x = LEFT + (at - data.start) / column * columnWidth();
-      context.fillRect(x, TOP + MAP_HEIGHT + 1, 1, 4);
-      context.fillText(`${at.toFixed(decimalsOf(step))} s`, Math.min(x, width - 26), TOP + MAP_HEIGHT + 8);
+      const x = HEAT_LEFT + (at - data.start) / column * columnWidth();
+      context.fillRect(x, HEAT_TOP + HEAT_HEIGHT + 1, 1, 4);
+      context.fillText(`${at.toFixed(placesOf(step))} s`, Math.min(x, width - 26), HEAT_TOP + HEAT_HEIGHT + 8);
     });
   }
 
@@ -184,8 +168,8 @@ function heat(data, host, model) {
   function boxes(first, last) {
     if (first > last) { return []; }
     const [a, b] = [Math.floor(first / data.rows), Math.floor(last / data.rows)];
-    const whole = (from, to, low, high) => [LEFT + from * columnWidth(),
-      TOP + MAP_HEIGHT - (high + 1) * rowHeight(), (to - from + 1) * columnWidth(),
+    const whole = (from, to, low, high) => [HEAT_LEFT + from * columnWidth(),
+      HEAT_TOP + HEAT_HEIGHT - (high + 1) * rowHeight(), (to - from + 1) * columnWidth(),
       (high - low + 1) * rowHeight()];
     const top = data.rows - 1, low = first % data.rows, high = last % data.rows;
     if (a === b) { return [whole(a, a, low, high)]; }
@@ -203,10 +187,10 @@ function heat(data, host, model) {
 
   function outline([first, last]) {
     const from = place(first), until = place(last), wide = columnWidth();
-    const bottom = TOP + MAP_HEIGHT, low = from.y + rowHeight();
+    const bottom = HEAT_TOP + HEAT_HEIGHT, low = from.y + rowHeight();
     const corners = from.x === until.x
       ? [[from.x, low], [from.x, until.y], [from.x + wide, until.y], [from.x + wide, low]]
-      : [[from.x, low], [from.x, TOP], [until.x, TOP], [until.x, until.y], [until.x + wide, until.y],
+      : [[from.x, low], [from.x, HEAT_TOP], [until.x, HEAT_TOP], [until.x, until.y], [until.x + wide, until.y],
         [until.x + wide, bottom], [from.x + wide, bottom], [from.x + wide, low]];
     context.strokeStyle = colours.ink;
     context.lineWidth = 1.5;
@@ -218,8 +202,8 @@ function heat(data, host, model) {
 
   function cellAt(event) {
     const box = canvas.getBoundingClientRect();
-    const column = Math.floor((event.clientX - box.left - LEFT) / columnWidth());
-    const row = Math.floor((TOP + MAP_HEIGHT - (event.clientY - box.top)) / rowHeight());
+    const column = Math.floor((event.clientX - box.left - HEAT_LEFT) / columnWidth());
+    const row = Math.floor((HEAT_TOP + HEAT_HEIGHT - (event.clientY - box.top)) / rowHeight());
     if (!grip && (column < 0 || column >= data.columns || row < 0 || row >= data.rows)) { return null; }
     const within = (value, most) => Math.min(Math.max(value, 0), most - 1);
     return within(column, data.columns) * data.rows + within(row, data.rows);
@@ -254,7 +238,7 @@ function heat(data, host, model) {
     tip.textContent = lines(cell, cell).join("\n");
     const box = stage.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
     tip.style.left = Math.max(0, Math.min(x + 14, width - tip.offsetWidth - 2)) + "px";
-    tip.style.top = (y > MAP_HEIGHT - 60 ? y - tip.offsetHeight - 8 : y + 18) + "px";
+    tip.style.top = (y > HEAT_HEIGHT - 60 ? y - tip.offsetHeight - 8 : y + 18) + "px";
   }
 
   canvas.addEventListener("pointerdown", (event) => {
@@ -314,6 +298,8 @@ function heat(data, host, model) {
   watch.observe(stage);
   const scheme = matchMedia("(prefers-color-scheme: dark)");
   scheme.addEventListener("change", paint);
+  const themed = new MutationObserver(paint); // JupyterLab says its theme on the body
+  themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
   model.on("change:selected", follow);
   resize();
   paint();
@@ -322,15 +308,8 @@ function heat(data, host, model) {
     clearTimeout(later);
     watch.disconnect();
     scheme.removeEventListener("change", paint);
+    themed.disconnect();
     model.off("change:selected", follow);
     root.remove();
   };
 }
-
-function initialize({ model }) {
-  return standInWith(model, () => asked(model, "cells", cellsOf), (host, data) => heat(data, host, model));
-}
-
-async function render({ model, el }) { return heat(await asked(model, "cells", cellsOf), el, model); }
-
-export default { initialize, render };

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import traitlets
 
 from kvmperf_widgets.live import LivePicture, LiveWidget, source
@@ -13,6 +12,8 @@ from kvmperf_widgets.text import clean
 from kvmperf_widgets.theme import DARK, LIGHT
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from kvmperf_widgets.heat import HeatMap
 
 
@@ -22,7 +23,7 @@ class HeatWidget(LiveWidget):
     `selected` is [] or [from, until] in seconds, as the map counts them.
     """
 
-    _esm = source("asked.js", "live.js", "heat.js")
+    _esm = source("asked.js", "live.js", "heat.js", "heat_widget.js")
     _css = source("explorer.css")
     asked_for = "cells"
     selected = traitlets.List(traitlets.Float()).tag(sync=True)
@@ -46,10 +47,32 @@ class HeatExplorer(LivePicture):
 def packed(heat: HeatMap) -> tuple[dict[str, Any], list[bytes]]:
     """The map for the page: words and colours as JSON; as bytes, all [column][row], the columns
     level (u1), weight and samples (f8), and of a part its weight and samples (f8)."""
+    levels, *numbers = columns(heat).values()
+    return told(heat), [
+        levels.astype("u1").tobytes(),
+        *(one.astype("<f8").tobytes() for one in numbers),
+    ]
+
+
+def columns(heat: HeatMap) -> dict[str, NDArray[Any]]:
+    """The numbers of its cells, [column][row], flat: level, weight, samples, and of a part its
+    weight and samples."""
+    found: dict[str, NDArray[Any] | None] = {
+        "levels": heat.levels,
+        "weight": heat.weight,
+        "samples": heat.samples,
+        "part": heat.part,
+        "partSamples": heat.part_samples,
+    }
+    return {name: column.reshape(-1) for name, column in found.items() if column is not None}
+
+
+def told(heat: HeatMap) -> dict[str, Any]:
+    """Its words and colours."""
     from kvmperf_widgets.heat import shades
 
     title, subtitle = heat.head()
-    header = {
+    return {
         "title": title,
         "subtitle": subtitle,
         "theme": heat.theme,
@@ -63,6 +86,3 @@ def packed(heat: HeatMap) -> tuple[dict[str, Any], list[bytes]]:
         "themes": [asdict(LIGHT), asdict(DARK)],
         "shades": [shades(LIGHT), shades(DARK)],
     }
-    numbers = [heat.weight, heat.samples, heat.part, heat.part_samples]
-    columns = [column.astype("<f8") for column in numbers if column is not None]
-    return header, [heat.levels.tobytes(), *(np.ascontiguousarray(c).tobytes() for c in columns)]

@@ -33,8 +33,11 @@ def heat_spec(heat: HeatMap) -> dict[str, Any]:
     columns = [f"{heat.start + c * heat.column:.{digits}f} s" for c in range(heat.columns)]
     edges = [span_words(row * heat.cell) if row else "0" for row in range(heat.rows + 1)]
     rows = [f"{edges[row]} to {edges[row + 1]}" for row in range(heat.rows)]
-    first = [float(at) for at in ticks(0, heat.column, 5)[:-1]]
-    named = [min(round(at / heat.cell), heat.rows - 1) for at in first]
+    # a category stands in the middle of its cell: a time is half a cell before it
+    up = [float(at) for at in ticks(0, heat.column, 5)]
+    end = heat.start + heat.columns * heat.column
+    along = [float(at) for at in ticks(heat.start, end, _MOST_MARKS)]
+    places = decimals(along[1] - along[0]) if len(along) > 1 else digits
     most, more = heat.scale
     factor = 1e-9 if _is_time(heat) else 1.0
     colours = shades(theme)
@@ -70,14 +73,15 @@ def heat_spec(heat: HeatMap) -> dict[str, Any]:
         "xaxis": {
             "type": "category",
             "showgrid": False,
-            "nticks": min(_MOST_MARKS, heat.columns),
+            "tickvals": [(at - heat.start) / heat.column - 0.5 for at in along],
+            "ticktext": [f"{at:.{places}f} s" for at in along],
             "tickangle": 0,
         },
         "yaxis": {
             "type": "category",
             "showgrid": False,
-            "tickvals": named,
-            "ticktext": [span_words(at) if at else "0" for at in first],
+            "tickvals": [at / heat.cell - 0.5 for at in up],
+            "ticktext": [span_words(at) if at else "0" for at in up],
         },
     }
     return {"data": [trace], "layout": layout}

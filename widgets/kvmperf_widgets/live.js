@@ -18,6 +18,14 @@ function amountText(value, unit) {
   return `${parseFloat((value / divisor).toPrecision(4))}${suffix} ${time ? time[1] : unit}`.trim();
 }
 
+/* The digits behind the point that tell multiples of a step apart. */
+function placesOf(step) {
+  for (let digits = 0; digits < 9; digits++) {
+    if (Math.abs(Number(step.toFixed(digits)) - step) < 1e-6 * step) { return digits; }
+  }
+  return 9;
+}
+
 function isDark(theme) {
   if (theme !== "auto") { return theme === "dark"; }
   const light = document.body.dataset.jpThemeLight;

@@ -16,7 +16,7 @@ import traitlets
 from kvmperf_widgets.picture import PLOTLY, Picture
 from kvmperf_widgets.scripts import source
 
-__all__ = ["LivePicture", "LiveWidget", "source"]
+__all__ = ["LivePicture", "LiveWidget", "Marked", "source"]
 
 
 class LiveWidget(anywidget.AnyWidget):
@@ -41,23 +41,30 @@ class LiveWidget(anywidget.AnyWidget):
             self.send({"type": self.asked_for, **header}, buffers)
 
 
-class LivePicture:
-    """A picture as a cell shows it where `widget` is alive: marked, so that the page's side of
-    the widget finds it by the widget's `picture`."""
+class Marked:
+    """A picture with a mark by which the page's side of a widget finds it."""
 
-    widget: LiveWidget
-
-    def __init__(self, picture: Picture) -> None:
-        self._id = uuid.uuid4().hex
+    def __init__(self, picture: Picture, mark: str) -> None:
         self._picture = picture
+        self._mark = mark
 
     def _repr_mimebundle_(
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
     ) -> dict[str, Any]:
         bundle = self._picture._repr_mimebundle_(include, exclude)
         if PLOTLY in bundle:
-            bundle[PLOTLY]["layout"]["meta"] = {"kvmperf": self._id}
+            bundle[PLOTLY]["layout"]["meta"] = {"kvmperf": self._mark}
         return bundle
 
     def __repr__(self) -> str:
         return repr(self._picture)
+
+
+class LivePicture(Marked):
+    """A picture as a cell shows it where `widget` is alive, whose `picture` is its mark."""
+
+    widget: LiveWidget
+
+    def __init__(self, picture: Picture) -> None:
+        self._id = uuid.uuid4().hex
+        super().__init__(picture, self._id)

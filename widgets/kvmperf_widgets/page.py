@@ -27,7 +27,8 @@ _LAYOUT = """\
 body{margin:0 auto;max-width:1240px;padding:24px 16px 48px;font:15px/1.6 system-ui,sans-serif}
 h1{font-size:26px;line-height:1.25;margin:.2em 0 .6em}h2{font-size:19px;margin:1.8em 0 .5em}
 p{max-width:76ch;margin:.6em 0}
-figure{margin:14px 0;border-radius:6px;overflow:hidden}figure svg{display:block;width:100%}
+figure{margin:14px 0;border-radius:6px;overflow-x:auto;overflow-y:hidden}
+figure svg{display:block;width:100%;min-width:700px}
 pre{padding:10px 12px;border-radius:6px;overflow:auto;font-size:12.5px;line-height:1.45}"""
 
 

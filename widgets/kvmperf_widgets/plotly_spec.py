@@ -39,7 +39,7 @@ def base_layout(title: str, subtitle: str, theme: Theme, height: float) -> dict[
             "yref": "container",
             "yanchor": "top",
             "pad": {"t": 12, "l": 12},
-            "font": {"size": 17},
+            "font": {"size": 17, "weight": 600},
         },
         "height": round(height + TOP + FOOT),
         "margin": {"l": 12, "r": 12, "t": TOP, "b": FOOT, "autoexpand": False},

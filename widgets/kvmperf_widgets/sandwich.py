@@ -5,24 +5,29 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvmperf_widgets import regrow
-from kvmperf_widgets.boxes import View, Words, boxes_of, hits_of, matched_share, shown_frames
+from kvmperf_widgets.boxes import (
+    View,
+    boxes_of,
+    hits_of,
+    joined,
+    matched_share,
+    share_of,
+    shown_frames,
+)
 from kvmperf_widgets.flame_plotly import flame_spec
 from kvmperf_widgets.flame_svg import flame_svg
 from kvmperf_widgets.flame_text import LEAST_LINE, flame_text
 from kvmperf_widgets.layout import Layout, layout
-from kvmperf_widgets.paint import Paint, paint
+from kvmperf_widgets.paint import Paint
 from kvmperf_widgets.picture import Picture
-from kvmperf_widgets.text import clean, percent, weight
+from kvmperf_widgets.text import clean, percent
 from kvmperf_widgets.tree import Tree
-
-if TYPE_CHECKING:
-    from kvmperf_widgets.flame import FlameGraph
+from kvmperf_widgets.tree_picture import TreePicture
 
 MOST_BOXES = 400  # of each half
 MOST_ROWS = 24
@@ -32,21 +37,29 @@ MOST_LINES = 20
 class Sandwich(Picture):
     """Callers above the symbol, callees beneath it; both as wide as their part of its weight.
 
-    `callers` and `callees` are trees whose root is the symbol, with the weight of all places
-    (once, where it stands beneath itself).
+    Both are pictures of trees whose root is the symbol, with the weight of all places (once, where
+    it stands beneath itself). `about` says what it is of.
     """
 
-    def __init__(self, graph: FlameGraph, places: NDArray[np.bool_]) -> None:
-        tree = graph.tree
-        self.callers = regrow.callers(tree, places)
-        self.callees = regrow.merged(tree, places)
+    def __init__(
+        self, callers: TreePicture, callees: TreePicture, title: str, about: str = ""
+    ) -> None:
+        self._above, self._below = callers, callees
         self.symbol = clean(self.callees.names[self.callees.name[0]], 120)
-        self.title = f"{graph.title}: {self.symbol}, its callers and what it calls"
-        self.theme = graph.theme
-        self._graph = graph
-        self._whole = float(tree.total[0])
-        self._places = int(np.count_nonzero(tree.outermost(places)))
+        self.title = title
+        self.theme = callees.theme
+        self._said = about
         self._query = ""
+
+    @property
+    def callers(self) -> Tree:
+        """What calls the symbol."""
+        return self._above.tree
+
+    @property
+    def callees(self) -> Tree:
+        """What it calls."""
+        return self._below.tree
 
     def search(self, pattern: str) -> Sandwich:
         """Lights up the frames whose name holds this regular expression; "" ends the search."""
@@ -58,29 +71,26 @@ class Sandwich(Picture):
     @property
     def self_share(self) -> float:
         """Percent of the symbol's weight that ended in it."""
-        total = float(self.callees.total[0])
-        return 100 * float(self.callees.self_value[0]) / total if total else 0.0
+        return share_of(float(self.callees.self_value[0]), float(self.callees.total[0]))
 
-    def _half(self, tree: Tree, most: int, rows: int, least: float) -> tuple[View, Layout]:
-        graph = self._graph
+    def _half(
+        self, part: TreePicture, most: int, rows: int, least: float
+    ) -> tuple[View, Layout, NDArray[np.bool_]]:
+        """How one side is to be drawn, and which of its frames are."""
+        tree = part.tree
         laid = layout(tree, most=most, rows=rows, least=least)
-        words = Words(tree, graph.unit, whole=self._whole)
+        shown = shown_frames(tree, laid)
         matches = tree.named(re.compile(self._query)) if self._query else None
-        colours = paint(tree, graph.coloured_by, shown_frames(tree, laid))
-        boxes = boxes_of(tree, laid, colours, words, hits_of(tree, laid, matches))
+        colours = part._paint(shown)
+        boxes = boxes_of(tree, laid, colours, part._words(), hits_of(tree, laid, matches))
         found = ""
         if matches is not None:
             found = percent(matched_share(tree, 0, matches))
         rows = int(laid.row.max()) + 1
-        return View("", "", boxes, rows, colours, self._query, found, True), laid
+        return View("", "", boxes, rows, colours, self._query, found, True), laid, shown
 
     def _about(self) -> str:
-        total = float(self.callees.total[0])
-        places = f"{self._places:,} place{'s'[: self._places != 1]}"
-        share = percent(100 * total / self._whole if self._whole else 0.0)
-        amount = weight(total, self._graph.unit)
-        text = f"{amount}, {share} of all, in {places} · self {percent(self.self_share)} of it"
-        return " · ".join(filter(None, (clean(self._graph.subtitle, 200), text)))
+        return joined([self._said, f"self {percent(self.self_share)} of it"])
 
     def _matched(self, above: View, below: View) -> str:
         if not self._query:
@@ -88,20 +98,20 @@ class Sandwich(Picture):
         return f"{above.matched} of callers, {below.matched} of callees matched"
 
     def _view(self) -> View:
-        above, _ = self._half(self.callers, MOST_BOXES, MOST_ROWS, 0.0003)
-        below, _ = self._half(self.callees, MOST_BOXES, MOST_ROWS, 0.0003)
+        above, _, shown_above = self._half(self._above, MOST_BOXES, MOST_ROWS, 0.0003)
+        below, _, shown_below = self._half(self._below, MOST_BOXES, MOST_ROWS, 0.0003)
         middle = above.rows - 1
         boxes = [replace(box, row=middle + box.row) for box in below.boxes]
         boxes[0] = replace(boxes[0], mark="root")
         boxes += [replace(box, row=middle - box.row) for box in above.boxes[1:]]
         shades = [*below.paint.shades, *above.paint.shades]
-        legend = dict([*above.paint.legend, *below.paint.legend])
+        legend = self._below.joint_legend(shown_below, self._above, shown_above)
         return View(
             clean(self.title, 160),
             self._about(),
             boxes,
             above.rows + below.rows - 1,
-            Paint(shades, below.paint.of, list(legend.items())),
+            Paint(shades, below.paint.of, legend),
             self._query,
             self._matched(above, below),
             True,
@@ -115,12 +125,12 @@ class Sandwich(Picture):
 
     def to_text(self, width: int | None = None) -> str:
         halves = [
-            self._half(tree, 2 * MOST_LINES, MOST_LINES, LEAST_LINE)
-            for tree in (self.callers, self.callees)
+            self._half(part, 2 * MOST_LINES, MOST_LINES, LEAST_LINE)
+            for part in (self._above, self._below)
         ]
         matched = self._matched(halves[0][0], halves[1][0])
         lines = [clean(self.title, 160), self._about(), matched]
-        for words, (half, laid) in zip(("called by", "calls"), halves, strict=True):
+        for words, (half, laid, _) in zip(("called by", "calls"), halves, strict=True):
             named = replace(half, title=f"{self.symbol}: {words}", matched="")
             lines.append(flame_text(named, laid.parent.tolist(), width))
         return "\n".join(filter(None, lines))

@@ -10,7 +10,8 @@ from kvmperf_widgets.theme import Theme, ThemeName, css
 WIDTH = 1040
 MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace"
 SANS = "system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif"
-_ROOM, _PRESSED = 140, 220  # characters of a subtitle: as they are, and at the most
+_ROOM, _MOST = 148, 220  # characters of a subtitle: in its usual size, and at the most
+_SUBTITLE = 12.5  # px, that size
 CHARACTER = 6.75  # the advance of an 11px monospaced character in px, with a little to spare
 
 
@@ -47,12 +48,12 @@ def element(
     return f"<{tag}{written}>{content}</{tag}>" if content else f"<{tag}{written}/>"
 
 
-def label(x: float, y: float, text: object, kind: str = "", within: float = 0) -> str:
-    """A line of text whose baseline starts (or, by its class, ends) at (x, y); pressed `within` so
+def label(x: float, y: float, text: object, kind: str = "", size: float = 0) -> str:
+    """A line of text whose baseline starts (or, by its class, ends) at (x, y); in a `size` of so
     many px if that is given."""
     attributes: dict[str, str | float] = {"x": x, "y": y}
-    if within:
-        attributes |= {"textLength": within, "lengthAdjust": "spacingAndGlyphs"}
+    if size:
+        attributes["style"] = f"font-size:{number(size)}px"
     if kind:
         attributes["class"] = kind
     return element("text", attributes, text=text)
@@ -88,10 +89,11 @@ def legend(entries: Sequence[tuple[str, str]], x: float, y: float, end: float = 
 
 
 def header(title: str, subtitle: str) -> str:
-    """The two lines on top of a picture; they take 46 px."""
-    said = fit(subtitle, _PRESSED)
-    room = WIDTH - 24 if columns_of(said) > _ROOM else 0
-    return label(12, 23, title, "h1") + label(12, 41, said, "h2", room)
+    """The two lines on top of a picture; they take 46 px. What is long is written smaller."""
+    said = fit(subtitle, _MOST)
+    wide = columns_of(said)
+    size = _SUBTITLE * _ROOM / wide if wide > _ROOM else 0
+    return label(12, 23, title, "h1") + label(12, 41, said, "h2", size)
 
 
 def document(

@@ -26,7 +26,7 @@ from kvmperf_widgets.svg import (
 from kvmperf_widgets.text import clean, columns_of, fit, pad, percent
 from kvmperf_widgets.theme import Theme, ThemeName, theme_of
 
-PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _TOP, _BOTTOM, _LEFT, _RIGHT = 84, 320, 58, WIDTH - 24
 _SPOT, _LINE = 5.0, 12.0  # of the mark of an extreme the radius, of its label the height
 

@@ -1,4 +1,4 @@
-const STRIP_HEIGHT = 64;
+const STRIP_HEIGHT = 64, LOOK = { machine: 0, filter: 0, sort: 0, count_filter: 0 };
 
 function liveTop(host, model) {
   const look = model.get("look");
@@ -28,8 +28,16 @@ function liveTop(host, model) {
   let view = null, strip = null, width = 300, dark = 0, wish = null;
   // `wish`: whether to be frozen, until the kernel agrees; a busy one may take long
   let later = 0, typed = null; // what of the inputs the kernel has not been told yet
+  let sent = null; // the last view of the kernel, with its buffers
+  const wanted = {}; // what the kernel has been told of a view, and not shown yet
 
-  const set = (name, value) => model.send({ type: "set", name, value });
+  const set = (name, value) => {
+    model.send({ type: "set", name, value });
+    if (name in LOOK) {
+      wanted[name] = value;
+      again();
+    }
+  };
   const act = (name) => model.send({ type: "do", name });
   const filter = element("input", bar, { type: "search", placeholder: "filter: / regex",
     oninput: () => soon("filter", filter.value) });
@@ -52,7 +60,7 @@ function liveTop(host, model) {
   const table = liveTable(root, {
     sort: (name) => set("sort", view.sort === name ? `-${name}` : name),
     hold, colour: (mode) => (look.modes[mode] || ["", ""])[dark],
-    pick: (symbol) => choose(`^${symbol.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}$`),
+    pick: (symbol) => choose(`^${escapedPattern(symbol)}$`),
   });
 
   /* A focus that went with what had it would leave the next key to the notebook. */
@@ -80,25 +88,48 @@ function liveTop(host, model) {
 
   function take(content, buffers) {
     if (content.type === "said") {
+      if (content.bad) { // the view is what it was
+        delete wanted[content.about];
+        again();
+      }
       if (content.about === "filter") { filter.classList.toggle("kvmp-x-bad", content.bad); }
       if (content.text || content.bad || content.about !== "snapshot") { said.textContent = content.text; }
     } else if (content.type === "view" && (wish === null || content.paused === wish)) {
-      show(content, buffers);
+      sent = [content, buffers.map(bytesOf)];
+      wish = null;
+      for (const name of Object.keys(wanted)) { if (wanted[name] === content[name]) { delete wanted[name]; } }
+      again();
     }
+  }
+
+  /* What the kernel has shown; until it shows what it has been told, the page makes that itself of
+     what it has: a kernel that is busy with a cell hears no front end without subshells. */
+  function again() {
+    if (!sent) { return; }
+    const [content, [trends, shares, ...pooled]] = sent;
+    if (content.pool && Object.keys(wanted).length) {
+      try {
+        const look = { ...Object.fromEntries(Object.keys(LOOK).map((name) => [name, content[name]])), ...wanted };
+        show(...viewOf(content, content.pool, ...pooled, look));
+        return;
+      } catch { // no regular expression, the kernel will say so
+        filter.classList.add("kvmp-x-bad");
+      }
+    }
+    show(content, [trends, shares]);
   }
 
   function show(next, [trends, shares]) {
     view = next;
-    wish = null;
-    strip = bytesOf(shares);
+    strip = shares;
     headline.textContent = view.header;
     note.textContent = view.note;
     if (!typed && document.activeElement !== filter) { filter.value = view.filter; }
     if (!typed && document.activeElement !== least) { least.value = view.count_filter === null ? "" : view.count_filter; }
     const shown = (view.values[0] || []).length;
     found.textContent = view.filter ? `${percentText(view.matched)} matched` : "";
-    counted.textContent = `${shown} of ${view.found.toLocaleString("en")} rows `;
-    freeze.setAttribute("aria-pressed", String(view.paused));
+    counted.textContent = `${shown} of ${view.found.toLocaleString("en")} rows ${view.of || ""} `;
+    freeze.setAttribute("aria-pressed", String(wish === null ? view.paused : wish));
     decay.setAttribute("aria-pressed", String(view.decay));
     [freeze, decay, zero, stop].forEach((one) => {
       if (!view.running && one === document.activeElement) { hold(); }
@@ -106,7 +137,7 @@ function liveTop(host, model) {
     });
     showTabs();
     paint();
-    table.show(view, bytesOf(trends));
+    table.show(view, trends);
   }
 
   function showTabs() {

@@ -34,6 +34,27 @@ class Tab(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Pool:
+    """The heaviest rows of all machines: what a page can filter, sort and switch by itself while
+    nobody hears it.
+
+    `columns` are what rows are by, `values` a column each; `pid` (of the VMM, 0 the host), `period`
+    and `samples` have a row each, `trend` its periods in each bucket; `totals` are the sums of all
+    rows by pid. `entries` is how many rows are shown, `strips` has the strip of each tab.
+    """
+
+    columns: Sequence[str]
+    values: Sequence[Sequence[Any]]
+    pid: Sequence[int]
+    period: Sequence[float]
+    samples: Sequence[float]
+    trend: Sequence[Sequence[float]]
+    totals: Mapping[int, float]
+    entries: int
+    strips: Sequence[Sequence[Sequence[float]]]
+
+
+@dataclass(frozen=True)
 class TopView:
     """What a live view shows now. Names are hostile text.
 
@@ -60,6 +81,7 @@ class TopView:
     paused: bool = False
     running: bool = True
     note: str = ""
+    pool: Pool | None = None
 
     def now(self) -> dict[str, float]:
         """The percentages of the modes in the last bucket that has any."""

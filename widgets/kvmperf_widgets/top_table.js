@@ -77,8 +77,9 @@ function liveTable(host, act) {
       if (name === "mode") { cell.style.boxShadow = `inset 4px 0 ${act.colour(value)}`; }
     });
     const width = levels.length / (view.values[0].length || 1);
-    const svg = made.trend.parentNode, peak = `at most ${percentText(view.peaks[i])} of a bucket ` +
-      `of ${view.second} s, over ${Math.round(width * view.second)} s`;
+    const svg = made.trend.parentNode, over = `over ${Math.round(width * view.second)} s`;
+    const peak = view.peaks[i] === null ? `of its own weight, ${over}`
+      : `at most ${percentText(view.peaks[i])} of a bucket of ${view.second} s, ${over}`;
     svg.setAttribute("viewBox", `0 0 ${width} ${TREND_HEIGHT}`);
     svg.setAttribute("aria-label", `trend: ${peak}`);
     svg.parentNode.title = peak;

@@ -7,6 +7,7 @@ the widget's state: nothing of it is saved with a notebook.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Sequence
 from contextvars import copy_context
@@ -19,12 +20,13 @@ import traitlets
 from kvmperf_widgets.live import LiveWidget, source
 from kvmperf_widgets.text import clean
 from kvmperf_widgets.theme import DARK, KINDS, LIGHT, mode_colour
-from kvmperf_widgets.top import TopView, peak
+from kvmperf_widgets.top import Pool, TopView, peak
 
 NONE = 255  # a level where nothing was sampled
 _LEVELS = 250
 _MOST_NAME = 160
 _SET = ("sort", "filter", "machine", "decay", "count_filter")
+_PARTS = ("top_table.js", "top_pool.js", "top.js")
 _DO = ("pause", "resume", "stop", "zero", "snapshot")
 
 
@@ -40,7 +42,7 @@ class Live(Protocol):
     def machine(self) -> str: ...
     @machine.setter
     def machine(self, wanted: str | int | None) -> None: ...
-    def view(self) -> TopView: ...
+    def view(self, pool: bool = False) -> TopView: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     def stop(self) -> None: ...
@@ -56,21 +58,27 @@ class TopWidget(LiveWidget):
     move between rows and machines, Enter filters for a row's symbol, Escape for nothing.
     """
 
-    _esm = source("asked.js", "live.js", "top_table.js", "top.js")
+    _esm = source("asked.js", "live.js", "pattern.js", *_PARTS)
     _css = source("explorer.css", "top.css")
     asked_for = "view"
     look = traitlets.Dict().tag(sync=True)
 
     def __init__(self, live: Live, picture: str = "") -> None:
-        super().__init__(lambda: packed(live.view()), picture=picture, look=colours())
+        super().__init__(lambda: packed(self._view()), picture=picture, look=colours())
         self._live = live
+        self._apart = True
         self._heard = copy_context()
         self.asked: float | None = None
 
     def show(self, view: TopView) -> None:
         """Sends this to the page."""
-        header, buffers = packed(view)
+        header, buffers = packed(view if self._apart else self._view())
         self._tell({"type": self.asked_for, **header}, buffers)
+
+    def _view(self) -> TopView:
+        """What is shown now; to a page that is not heard beside other cells with all that it needs
+        to filter, sort and switch by itself meanwhile."""
+        return self._live.view(pool=not self._apart)
 
     def _tell(self, content: dict[str, Any], buffers: list[bytes] | None = None) -> None:
         # as an answer to what the page said last: a kernel hears a page that has a thread of its
@@ -80,6 +88,7 @@ class TopWidget(LiveWidget):
 
     def _on_message(self, widget: Any, content: Any, buffers: list[Any]) -> None:
         self.asked, self._heard = time.monotonic(), copy_context()
+        self._apart = threading.current_thread() is not threading.main_thread()
         super()._on_message(widget, content, buffers)
         if not isinstance(content, dict):
             return
@@ -106,7 +115,8 @@ def colours() -> dict[str, Any]:
 
 def packed(view: TopView) -> tuple[dict[str, Any], list[bytes]]:
     """A view for the page: words and numbers as JSON; as bytes (u1) the trends, [row][bucket] in
-    250ths of the row's peak, and the strip, [kind][bucket] in 250ths of all."""
+    250ths of the row's peak, and the strip, [kind][bucket] in 250ths of all. A pool has the trends
+    of its rows and a strip of all kinds a tab behind them."""
     peaks = [peak(row) for row in view.trend]
     kinds = [i for i, row in enumerate(view.strip) if peak(row)]
     header = {
@@ -130,7 +140,29 @@ def packed(view: TopView) -> tuple[dict[str, Any], list[bytes]]:
         "note": clean(view.note),
     }
     trend = [_levels(row, most) for row, most in zip(view.trend, peaks, strict=True)]
-    return header, [b"".join(trend), b"".join(_levels(view.strip[i], 100.0) for i in kinds)]
+    buffers = [b"".join(trend), b"".join(_levels(view.strip[i], 100.0) for i in kinds)]
+    if view.pool is not None:
+        header["pool"] = _pooled(view.pool)
+        most = [peak(row) for row in view.pool.trend]
+        rows = zip(view.pool.trend, most, strict=True)
+        buffers.append(b"".join(_levels(row, top) for row, top in rows))
+        strips = (row for strip in view.pool.strips for row in strip)
+        buffers.append(b"".join(_levels(row, 100.0) for row in strips))
+    return header, buffers
+
+
+def _pooled(pool: Pool) -> dict[str, Any]:
+    return {
+        "columns": list(pool.columns),
+        "values": [[_cell(value) for value in column] for column in pool.values],
+        "pid": list(pool.pid),
+        "period": [round(one) for one in pool.period],
+        "samples": [round(one, 3) for one in pool.samples],  # faded ones are no whole numbers
+        "peaks": [round(peak(row)) for row in pool.trend],
+        "totals": [[pid, round(total)] for pid, total in pool.totals.items()],
+        "entries": pool.entries,
+        "kinds": list(KINDS),
+    }
 
 
 def _cell(value: Any) -> Any:

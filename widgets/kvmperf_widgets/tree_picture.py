@@ -23,7 +23,7 @@ from kvmperf_widgets.flame_plotly import flame_spec
 from kvmperf_widgets.flame_svg import flame_svg
 from kvmperf_widgets.flame_text import LEAST_LINE, flame_text
 from kvmperf_widgets.layout import ORDERS, Layout, Order, layout
-from kvmperf_widgets.paint import Paint
+from kvmperf_widgets.paint import Paint, Shade
 from kvmperf_widgets.picture import Picture
 from kvmperf_widgets.text import clean, percent
 from kvmperf_widgets.theme import ThemeName
@@ -197,6 +197,13 @@ class TreePicture(Picture):
     def _paint(self, frames: NDArray[np.bool_]) -> Paint:
         """The colours; their legend names those of these frames."""
         raise NotImplementedError
+
+    def joint_legend(
+        self, frames: NDArray[np.bool_], beside: TreePicture, others: NDArray[np.bool_]
+    ) -> list[tuple[str, Shade]]:
+        """The legend for these frames and `others` of another picture of the same kind."""
+        mine, theirs = self._paint(frames).legend, beside._paint(others).legend
+        return [*dict([*mine, *theirs]).items()]
 
     def _words(self) -> Words:
         """What hover texts say."""
