@@ -15,8 +15,8 @@ import numpy as np
 from kvmperf_magic.guests import kallfinder
 from kvmperf_magic.guests.budget import Budget
 from kvmperf_magic.guests.encryption import has_guest_memfd, host_encrypts, looks_encrypted
-from kvmperf_magic.guests.image import images, kernel_of, vmcoreinfo_of
-from kvmperf_magic.guests.linux import LinuxKernel
+from kvmperf_magic.guests.image import banners, image_at, kernel_of, vmcoreinfo_of
+from kvmperf_magic.guests.linux import IMAGE, LinuxKernel
 from kvmperf_magic.guests.memory import Access, GuestMemory, layouts_of, ram_of
 from kvmperf_magic.guests.vmcoreinfo import Search, Vmcoreinfo
 from kvmperf_magic.guests.vmmmemory import PAGE, Mapping
@@ -101,15 +101,49 @@ def _running(kernels: Iterator[LinuxKernel], whys: list[str]) -> LinuxKernel | N
 def _by_image(
     vmm: Access, ram: Sequence[Mapping], budget: Budget, whys: list[str]
 ) -> Iterator[LinuxKernel]:
-    for image in images(vmm, ram, budget):
-        kernel = kernel_of(vmm, ram, image)
-        wrong = "" if kernel is None else _contradiction(kernel, vmcoreinfo_of(kernel))
-        if wrong:
-            whys.append(f"its Linux {image.release} cannot be believed: {wrong}")
-        elif kernel is None:
-            whys.append(f"an image of Linux {image.release} in its memory, but not one that runs")
-        else:
-            yield _laid_out(kernel, ram)
+    known: dict[bytes, tuple[LinuxKernel, int]] = {}
+    later: list[tuple[int, int]] = []
+    for banner in banners(vmm, ram, budget):
+        page = vmm.read(banner // PAGE * PAGE, PAGE)
+        if page in known:  # the same build booted another time: whose clock is ahead comes first
+            later.append((_clock_of_other(*known[page], banner), banner))
+            continue
+        kernel = _checked(vmm, ram, banner, whys)
+        if kernel is not None:
+            known[page] = kernel, banner
+            yield kernel
+    for _, banner in sorted(later, reverse=True):
+        kernel = _checked(vmm, ram, banner, whys)
+        if kernel is not None:
+            yield kernel
+
+
+def _checked(
+    vmm: Access, ram: Sequence[Mapping], banner: int, whys: list[str]
+) -> LinuxKernel | None:
+    image = image_at(vmm, ram, banner)
+    if image is None:
+        return None
+    kernel = kernel_of(vmm, ram, image)
+    wrong = "" if kernel is None else _contradiction(kernel, vmcoreinfo_of(kernel))
+    if wrong:
+        whys.append(f"its Linux {image.release} cannot be believed: {wrong}")
+        return None
+    if kernel is None:
+        whys.append(f"an image of Linux {image.release} in its memory, but not one that runs")
+        return None
+    return _laid_out(kernel, ram)
+
+
+def _clock_of_other(kernel: LinuxKernel, banner: int, other: int) -> int:
+    """The clock of the same build's image whose banner is at `other`, 0 where it is none."""
+    clock, physical = kernel.clock_at(), kernel.memory.physical(banner)
+    if clock is None or physical is None:
+        return 0
+    virtual = physical - kernel.boot.phys_base + IMAGE
+    data = kernel.memory.vmm.read(other + clock - virtual, 8)
+    seconds = int.from_bytes(data, "little")
+    return seconds if seconds < time.time() + _SAME_TIME else 0
 
 
 def _by_vmcoreinfo(

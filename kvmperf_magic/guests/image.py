@@ -49,19 +49,18 @@ class Image:
     told: Told
 
 
-def images(vmm: Access, ram: Sequence[Mapping], budget: Budget) -> Iterator[Image]:
-    """All images that have their symbol tables, as far as the budget goes."""
+def image_at(vmm: Access, ram: Sequence[Mapping], banner: int) -> Image | None:
+    """The image with its `linux_proc_banner` there; None where it has no symbol tables."""
     memory = GuestMemory(vmm, as_it_is(ram))
-    for banner in _banners(vmm, ram, budget):
-        rodata = banner // PAGE * PAGE
-        end = next(one.end for one in ram if one.start <= rodata < one.end)
-        told = by_shape(rodata, min(rodata + _LARGEST, end), memory.read)
-        release = _release(memory, rodata, min(rodata + _LARGEST, end)) if told else ""
-        if told is not None and release:
-            yield Image(rodata, banner, release, told)
+    rodata = banner // PAGE * PAGE
+    end = next(one.end for one in ram if one.start <= rodata < one.end)
+    told = by_shape(rodata, min(rodata + _LARGEST, end), memory.read)
+    release = _release(memory, rodata, min(rodata + _LARGEST, end)) if told else ""
+    return Image(rodata, banner, release, told) if told is not None and release else None
 
 
-def _banners(vmm: Access, ram: Sequence[Mapping], budget: Budget) -> Iterator[int]:
+def banners(vmm: Access, ram: Sequence[Mapping], budget: Budget) -> Iterator[int]:
+    """Where `linux_proc_banner` is, of every image, as far as the budget goes."""
     total, done = sum(one.size for one in ram), 0
     for mapping in ram:
         # a block begins at such a multiple of the guest's physical memory

@@ -119,20 +119,24 @@ class LinuxKernel:
         at = self.address("tk_core")
         return self.address("timekeeper_data") if at is None else at
 
-    def clock(self) -> tuple[int, int]:
-        """The guest's seconds since 1970 and since its boot; zeros where they are not known."""
+    def clock_at(self, name: str = "xtime_sec") -> int | None:
+        """Where its clock has the seconds since 1970 (or another member); None if not known."""
         at = self._timekeeper
         if at is None or self.btf is None:
-            return 0, 0
+            return None
         inside = self.btf.member("tk_data", "timekeeper")  # since 6.13
-        data = self.image(at + (inside.offset if inside else _TIMEKEEPER), 512)
-        seconds = []
-        for name in ("xtime_sec", "ktime_sec"):
-            member = self.btf.member("timekeeper", name)
-            if member is None or member.offset + 8 > len(data):
-                return 0, 0
-            seconds.append(int.from_bytes(data[member.offset : member.offset + 8], "little"))
-        return seconds[0], seconds[1]
+        member = self.btf.member("timekeeper", name)
+        if member is None:
+            return None
+        return at + (inside.offset if inside else _TIMEKEEPER) + member.offset
+
+    def clock(self) -> tuple[int, int]:
+        """The guest's seconds since 1970 and since its boot; zeros where they are not known."""
+        since_1970, since_boot = (self.clock_at(name) for name in ("xtime_sec", "ktime_sec"))
+        if since_1970 is None or since_boot is None:
+            return 0, 0
+        told = (self.image(at, 8) for at in (since_1970, since_boot))
+        return int.from_bytes(next(told), "little"), int.from_bytes(next(told), "little")
 
     def ticking(self) -> bytes:
         """Bytes that change as long as this kernel runs: its timekeeper's, its ticks."""

@@ -102,7 +102,7 @@ def test_memory_is_laid_out_as_the_machine_has_it(linux_guests: dict[str, LinuxG
 @pytest.fixture
 def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if none began where kernels are linked to begin."""
-    monkeypatch.setattr(finding, "images", lambda *_: iter(()))
+    monkeypatch.setattr(finding, "banners", lambda *_: iter(()))
 
 
 @pytest.mark.usefixtures("no_images")
