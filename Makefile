@@ -15,7 +15,7 @@ demo: setup
 ## everything that must hold: format, lint, types, tests. What is about who gets the CPU runs alone,
 ## the rest on two cores
 test: setup lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not alone"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
 lint: setup

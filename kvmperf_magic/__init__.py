@@ -51,7 +51,8 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FACE})
+    # what Tab shows: the face, not what importing left behind
+    return sorted({*__all__, "__version__", "demo", "errors"})
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

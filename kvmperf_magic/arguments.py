@@ -18,15 +18,33 @@ from IPython.utils.process import arg_split  # type: ignore[attr-defined]  # IPy
 from kvmperf_magic.errors import QueryError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+_MOST_NUMBERS = 1 << 22  # PID_MAX_LIMIT of 64-bit kernels
 _QUOTED = re.compile(r"^(--[\w-]+=|)([\"'])(.*)\2$", re.DOTALL)
 
 
 def parse(magic: Any, line: str) -> argparse.Namespace:
     """The arguments of a magic's line. IPython leaves the quotes around a word, and a backslash,
     which a regular expression needs, alone."""
-    words = [_QUOTED.sub(r"\1\3", word) for word in arg_split(line)]
-    given: argparse.Namespace = magic.parser.parse_args(words)
+    try:
+        words = [_QUOTED.sub(r"\1\3", word) for word in arg_split(line)]
+    except ValueError as error:
+        raise UsageError(f"{error}: a quotation mark stands alone") from None
+    try:
+        given: argparse.Namespace = magic.parser.parse_args(words)
+    except UsageError as error:
+        if not str(error).startswith("unrecognized"):
+            raise
+        name = magic.parser.prog.removeprefix("%")
+        stray = next((word for word in words if word in str(error)), "")
+        command = ""
+        if name == "kvm_record" and not stray.startswith("-"):
+            command = "a command stands behind --; "
+        raise UsageError(f"{error} ({command}%{name}? lists what there is)") from None
     return given
+
+
+def hertz(text: str) -> int | str:
+    return text if text == "max" else int(text)
 
 
 SYMBOL_OPTIONS = (
@@ -90,14 +108,27 @@ RECORD_OPTIONS = (
         help="as perf names them: cycles, cpu-clock, cache-misses:G, r01c2, cpu/event=0x3c/, "
         "kvm:kvm_exit; may be given again (default: cycles, where there is none cpu-clock)",
     ),
-    argument("-F", "--freq", dest="frequency", type=int, metavar="HZ", help="default: 4000"),
+    argument(
+        "-F",
+        "--freq",
+        dest="frequency",
+        type=hertz,
+        metavar="HZ",
+        help="or max: what the kernel allows (default: 4000)",
+    ),
     argument("-c", "--count", dest="period", type=int, metavar="N", help="a sample every N events"),
     argument("-a", "--all-cpus", action="store_true", help="the whole machine (the default)"),
     argument("-C", "--cpu", dest="cpus", metavar="LIST", help="only these CPUs, as 0,2-5"),
     argument("-p", "--pid", metavar="LIST", help="only these processes and their children"),
     argument("-t", "--tid", metavar="LIST", help="only these threads"),
     argument("--vm", action="append", metavar="NAME|PID", help="only this VM; may be given again"),
-    argument("-m", "--mmap-pages", type=int, default=128, metavar="N", help="ring size in pages"),
+    argument(
+        "-m",
+        "--mmap-pages",
+        default="128",
+        metavar="N",
+        help="ring size in pages, or as 16M (default: %(default)s)",
+    ),
 )
 
 MODES_OPTION = argument(
@@ -154,7 +185,7 @@ TOP_OPTIONS = (
 FILTER_OPTIONS = (
     MODES_OPTION,
     argument("--comm", "--comms", metavar="REGEX", help="only these commands"),
-    argument("--dso", "--dsos", metavar="REGEX", help="only these DSOs"),
+    argument("-d", "--dso", "--dsos", metavar="REGEX", help="only these DSOs"),
     argument("-S", "--symbol", "--symbols", metavar="REGEX", help="only these symbols"),
     argument("--vm", metavar="NAME|PID", help="only the guest code of this VM"),
     argument("-C", "--cpu", metavar="LIST", help="only these CPUs"),
@@ -197,9 +228,12 @@ def split_command(line: str) -> tuple[str, list[str] | None]:
         return line, None
     head, _, tail = f" {line} ".partition(" -- ")
     try:
-        return head.strip(), shlex.split(tail)
+        command = shlex.split(tail)
     except ValueError as error:
         raise UsageError(f"behind --: {error}") from None
+    if not command:
+        raise UsageError("behind -- stands no command")
+    return head.strip(), command
 
 
 def numbers(text: str) -> list[int]:
@@ -209,7 +243,13 @@ def numbers(text: str) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise QueryError(f"{text!r} is no list of numbers", "as 0,2-5")
-        found.extend(range(int(first), int(last if dash else first) + 1))
+        span = range(int(first), int(last if dash else first) + 1)
+        if not 0 < len(span) <= _MOST_NUMBERS - len(found):
+            raise QueryError(
+                f"{part.strip()} in {text!r} is no range of numbers",
+                f"as 2-5, up to {_MOST_NUMBERS:,} of them",
+            )
+        found.extend(span)
     return found
 
 

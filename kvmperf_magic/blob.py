@@ -26,6 +26,13 @@ class BlobError(ValueError):
         super().__init__(f"{message}, at {offset} of its bytes")
 
 
+def text(value: Any) -> str:
+    """A string out of JSON as one that can be encoded; TypeError for what is none."""
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where a text is")
+    return value.encode("utf-8", "replace").decode()
+
+
 def pack(meta: Mapping[str, Any], columns: Mapping[str, NDArray[Any]]) -> bytes:
     """The blob of these; `meta` is anything that JSON can say."""
     listed: list[tuple[str, str, int]] = []

@@ -37,5 +37,12 @@ class Callchains:
         symbol, dso = frames.symbol.take(frame), frames.dso.take(frame)
         return cls(offsets, frame_ip[index], frame_mode[index], symbol, dso)
 
+    def __repr__(self) -> str:
+        deepest = int(np.diff(self.offsets).max(initial=0))
+        return (
+            f"<Callchains: {len(self):,} samples, {len(self.ip):,} frames, at most {deepest:,} "
+            "each; offsets, ip, mode, symbol, dso>"
+        )
+
     def __len__(self) -> int:
         return len(self.offsets) - 1

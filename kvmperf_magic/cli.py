@@ -13,20 +13,35 @@ Every command but `demo` takes the options of the magic of that name: see `COMMA
 from __future__ import annotations
 
 import argparse
+import io
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from kvmperf_magic import __version__
 from kvmperf_magic.errors import KvmperfError
+from kvmperf_magic.frontend import write_nowhere
 
 _MAGICS = ("list", "record", "top", "report", "diff")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command: 0 if it worked, else one line on stderr and 2 (the demo: 1)."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale that lacks a sign is no reason to end
+            stream.reconfigure(errors="replace")
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        write_nowhere()
+        return 128 + signal.SIGPIPE
+    return status
+
+
+def _run(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="kvmperf",
         description=__doc__,
@@ -36,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("command", choices=[*_MAGICS, "demo"])
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="as the magic takes them")
+    if not words:
+        parser.print_help(sys.stderr)
+        return 2
     given = parser.parse_args(words)
     try:
         if given.command == "demo":
@@ -54,13 +72,14 @@ def _magic(name: str, arguments: list[str]) -> int:
     from kvmperf_magic.magics import KvmMagics, load, unload
 
     if arguments[:1] in (["-h"], ["--help"]):
-        print(getattr(KvmMagics, name).__doc__)
+        print(getattr(KvmMagics, name).__doc__.replace("usage: kvm_", "usage: kvmperf ", 1))
         return 0
     shell = InteractiveShell.instance()
     load(shell)
     try:
-        result = shell.run_line_magic(
-            name, shlex.join(arguments).replace("{", "{{").replace("$", "$$")
+        # not run_line_magic(): that would put variables where a command has $ or braces
+        result = getattr(shell.magics_manager.registry[KvmMagics.__name__], name)(
+            shlex.join(arguments)
         )
     except UsageError as error:
         print(f"kvmperf: {error}", file=sys.stderr)

@@ -45,7 +45,11 @@ def load(shell: InteractiveShell, magics: type[Magics]) -> None:
         values = _candidates(parser, words[-1], typed, shell.user_ns)
         # the frontend replaces `token`, which may be only the end of what was typed
         kept = len(typed) - len(context.token) if typed.endswith(context.token) else 0
-        found = [SimpleCompletion(v[kept:], type="param") for v in values if v.startswith(typed)]
+        found = [
+            SimpleCompletion(v[kept:] if kept or " " not in v else f'"{v}"', type="param")
+            for v in values
+            if v.startswith(typed)
+        ]
         return SimpleMatcherResult(completions=found, suppress=bool(found))
 
     shell.Completer.custom_matchers.append(matcher)
@@ -65,6 +69,9 @@ def _candidates(
     option = actions.get(before)
     if option is not None and option.nargs != 0:
         return sorted(_values(option, typed))
+    name, equals, value = typed.partition("=")
+    if equals and name in actions and actions[name].nargs != 0:
+        return sorted(f"{name}={one}" for one in _values(actions[name], value))
     if typed.startswith("-"):
         return sorted(actions)
     if any(not action.option_strings for action in parser._actions):
@@ -77,12 +84,40 @@ def _values(option: argparse.Action, typed: str) -> Iterable[str]:
         return [str(choice) for choice in option.choices]
     if option.dest == "vm":
         return _vms()
+    if option.metavar in {"FILE", "DIR"}:
+        return _files(typed)
+    if option.metavar == "[VM=]FILE":
+        vm, equals, path = typed.rpartition("=")
+        named = [] if equals else [f"{name}=" for name in _vms()]
+        return [*named, *(f"{vm}{equals}{found}" for found in _files(path))]
+    if option.dest == "call_graph":
+        return ["fp", "dwarf", "lbr"]
+    if option.dest == "compute":
+        from kvmperf_magic.profile.diff import COMPUTES
+
+        return COMPUTES
+    if option.dest == "order":
+        from kvmperf_magic.ranking import KEYS, NUMBERS
+
+        return [*NUMBERS, *KEYS]
+    head, comma, _ = typed.rpartition(",")
+    return [f"{head}{comma}{one}" for one in _listed(option)]
+
+
+def _listed(option: argparse.Action) -> Iterable[str]:
+    """What a list behind this option can be of."""
     if option.dest in {"events", "event"}:
         from kvmperf_magic.sampler.events import list_events
 
         return list_events()
-    if option.metavar in {"FILE", "DIR", "[VM=]FILE"}:
-        return _files(typed)
+    if option.dest == "modes":
+        from kvmperf_magic.modes import MODES
+
+        return ["host", "guest", *MODES]
+    if option.metavar == "KEYS":
+        from kvmperf_magic.profile.report import LINE_KEY, SORT_KEYS
+
+        return [*SORT_KEYS, *([LINE_KEY] if option.default == "comm,dso,symbol" else [])]
     return []
 
 

@@ -152,9 +152,10 @@ class Contents:
         count, kind = lost["lost"], lost["kind"]
         told = int(count[kind == RecordType.LOST].sum())
         # our recorder asks the counters at the end: of a last loss the kernel writes no record
-        counted = int(file.kvmperf.get("progress", {}).get("lost", 0))
+        progress = file.kvmperf.get("progress")
+        counted = progress.get("lost") if isinstance(progress, dict) else 0
         return Lost(
-            records=max(told, counted),
+            records=max(told, counted if isinstance(counted, int) else 0),
             samples=int(count[kind == RecordType.LOST_SAMPLES].sum()),
             throttled=file.counts.get(RecordType.THROTTLE, 0),
             damage=file.damage,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kvmperf_magic.errors import one_line
 from kvmperf_magic.modes import MODES
 from kvmperf_magic.perfdata.abi import AttrFlag, RecordType
 from kvmperf_magic.perfdata.attr import Event
@@ -53,6 +55,21 @@ def records_table(counts: Mapping[int, int], sizes: Mapping[int, int]) -> Table:
 
 def summary_table(recording: Recording) -> Table:
     """What is in it, a line each."""
+    lines = _summary(recording) | {"complete": str(recording.lost)}
+    lines |= {f"warning {i}": w for i, w in enumerate(recording.warnings, 1)}
+    return _two_columns(lines)
+
+
+def summary_text(recording: Recording) -> str:
+    """The same for a terminal: what a cell would cut off stands in lines of its own."""
+    lost = recording.lost
+    lines = _summary(recording) | {"complete": str(replace(lost, damage=[]))}
+    below = [f"damaged at {d.offset:#x}: {d.message}" for d in lost.damage]
+    below += [f"warning: {w}" for w in recording.warnings]
+    return "\n".join([repr(_two_columns(lines)), *map(one_line, below)])
+
+
+def _summary(recording: Recording) -> dict[str, str]:
     p, header = recording.profile, recording.header
     weights = np.bincount(p.mode, p.period, len(MODES))
     total = weights.sum() or 1
@@ -60,17 +77,18 @@ def summary_table(recording: Recording) -> Table:
     pids = np.unique(p.machine.codes)
     unnamed = p.period[p.symbol.where("[unknown]".__eq__)].sum() / total
     events = recording.events
-    lines = {
+    return {
         "file": recording.name,
         "recorded on": " ".join(filter(None, (header.hostname, header.os_release))),
-        "events": ", ".join(events["name"][events["samples"] > 0]),
+        "events": ", ".join(events["name"][(events["samples"] > 0) | (len(recording) == 0)]),
         "samples": f"{len(p.time):,} in {recording.duration:.2f} s",
         "modes": ", ".join(shares),
         "machines": ", ".join(p.machine.categories[i] for i in pids),
-        "named": f"{1 - unnamed:.1%} of the weight",
-        "complete": str(recording.lost),
+        "named": f"{1 - unnamed:.1%} of the weight" if len(recording) else "",
     }
-    lines |= {f"warning {i}": w for i, w in enumerate(recording.warnings, 1)}
+
+
+def _two_columns(lines: Mapping[str, str]) -> Table:
     return Table({"what": _strings(list(lines)), "value": _strings(list(lines.values()))})
 
 

@@ -98,8 +98,13 @@ class DiffView(TableAnswer):
 
     @property
     def warnings(self) -> list[str]:
-        """Those of both sides, each once."""
-        found = [w for view in (self.baseline, self.other) for w in view.warnings]
+        """Those of both sides, each once; first of all, where they weigh samples by different
+        events."""
+        views = (self.baseline, self.other)
+        units = [view.profile.unit for view in views]
+        found = [w for view in views for w in view.warnings]
+        if units[0] != units[1]:
+            found.insert(0, f"shares of {units[0]} are compared with shares of {units[1]}")
         return list(dict.fromkeys(found))
 
     @property

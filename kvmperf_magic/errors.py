@@ -9,13 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def one_line(text: str) -> str:
+    """A line that says nothing to a terminal but itself: names in it are others' words. What
+    steers, breaks the line or turns it round becomes U+FFFD."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
 class KvmperfError(Exception):
     """The base of all: `str()` is one readable line, `hint` what mends it (may be empty)."""
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = one_line(message), one_line(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

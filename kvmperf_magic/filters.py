@@ -75,11 +75,15 @@ def select(
             column = getattr(whole, name)
             if isinstance(pattern, str):
                 mask &= column.where(_regex(pattern).search)
-            else:
+            elif isinstance(pattern, Iterable):
                 mask &= column.where(_known(pattern, column.categories, name))
+            else:
+                raise QueryError(f"{name} is {pattern!r}", "an expression, or a list of names")
     if time is not None:
         start = int(whole.time[0]) if len(whole) else 0
         since, until = (_clock(bound, start) for bound in _pair(time))
+        if since is not None and until is not None and since > until:
+            raise QueryError(f"time {time!r} ends before it begins", "(from, until)")
         if since is not None:
             mask &= whole.time >= since
         if until is not None:
@@ -113,9 +117,15 @@ def _of_vms(decoded: Decoded, path: str, wanted: Sequence[str | int]) -> NDArray
     """Samples in the guest code of these VMs."""
     mask = np.zeros(len(decoded.machine_pid), np.bool_)
     machine = decoded.profile.machine
+    pids, first = np.unique(decoded.machine_pid, return_index=True)
+    # VMs of one name are told apart by their pids, as `web1:4711`
+    twins = dict(zip(pids.tolist(), machine.take(first).values().tolist(), strict=True))
     for one in wanted:
         text = str(one)
         here = machine.where(text.__eq__) & (decoded.machine_pid != 0)
+        for pid, name in twins.items():
+            if name == f"{text}:{pid}":
+                here |= decoded.machine_pid == pid
         if text.isdecimal():
             here |= decoded.machine_pid == int(text)
         if not here.any():

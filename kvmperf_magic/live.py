@@ -9,12 +9,13 @@ from __future__ import annotations
 import atexit
 import os
 import select
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from kvmperf_magic.profile.tally import News, news_of
 from kvmperf_magic.ranking import Look, sort_keys
 from kvmperf_magic.recorder import collect, plan, say_on_stderr, start_sampler
 from kvmperf_magic.recording import Recording, open_recording
-from kvmperf_magic.sampler.options import SamplerOptions
+from kvmperf_magic.sampler.options import SamplerOptions, seconds
 from kvmperf_magic.sampler.process import SamplerProcess
 from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 from kvmperf_magic.symbols.options import SymbolOptions
@@ -146,6 +147,12 @@ class Top(LiveView):
         """Show it in a terminal until it ends or Ctrl-C; the last view stays there."""
         watch(self)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self.stop()
+
     def __repr__(self) -> str:
         from kvmperf_widgets.top import render_text
 
@@ -154,8 +161,10 @@ class Top(LiveView):
     def _ipython_display_(self) -> None:
         if in_notebook():
             self._places.add()
-        else:
+        elif sys.stdout is not None and sys.stdout.isatty():
             self.watch()
+        else:  # nobody could end it
+            print(self)
 
     def note(self) -> str:
         """Notices, pause, end, losses."""
@@ -163,6 +172,8 @@ class Top(LiveView):
         said = list(self.process.messages)
         if stats.lost or stats.dropped:
             said.append(f"lost {stats.lost:,} records, dropped {stats.dropped:,} bytes")
+        if self._collector is not None and (searching := self._collector.searching()):
+            said.append(searching)
         if self.error is not None:
             said.append(str(self.error))
         elif self._end.is_set():
@@ -196,6 +207,7 @@ class Top(LiveView):
                 self.process.stop()
             except KvmperfError as error:
                 self.error = self.error or error
+            self.process.close()  # the view may be kept for long, its descriptors need not
             self._end.set()
             _running.discard(self)
             self._changed()
@@ -282,14 +294,14 @@ def top(
     guest: bool | None = None,
     host: bool | None = None,
     events: str | Sequence[str] | None = None,
-    frequency: int | None = None,
+    frequency: int | str | None = None,
     period: int | None = None,
     duration: float | None = None,
     pid: int | Sequence[int] | None = None,
     tid: int | Sequence[int] | None = None,
     vm: str | int | Sequence[str | int] | None = None,
-    cpus: Sequence[int] | None = None,
-    mmap_pages: int = 128,
+    cpus: int | Sequence[int] | None = None,
+    mmap_pages: int | str = 128,
     delay: float = 1.0,
     keys: str | Sequence[str] | None = None,
     sort: str = "overhead",
@@ -308,12 +320,16 @@ def top(
 
     Every `delay` seconds what was counted fades to 7/8, as in perf top, or without `decay` to
     nothing, and what came is added. Rows are by `keys` (default: symbol, dso, mode, machine) and
-    sorted by the column `sort`. `history` seconds are kept for `snapshot()`. Targets, events and
-    errors as in `record()`.
+    sorted by the column `sort`, with a `-` in front the other way round; `entries` of them are
+    shown, those of more than `count_filter` samples whose symbol, DSO or command the regular
+    expression `filter` finds. `modes` are what is shown, less the kernels' (`hide_kernel`) or the
+    users' (`hide_user`). It ends after `duration` seconds, by `stop()`, or at the end of its `with`
+    block. `history` seconds are kept for `snapshot()`. Targets, events and errors as in `record()`.
     """
     if guest is None and host is None:
         guest = host = True
-    SymbolOptions.of(symbol_options)
+    SymbolOptions.of(symbol_options).check()
+    duration = seconds(duration)
     if not delay >= _SHORTEST:
         raise QueryError(f"a delay of {delay} s is no delay", f"{_SHORTEST} and more can be done")
     look = Look(sort_keys(keys), sort, filter, None, entries, count_filter)

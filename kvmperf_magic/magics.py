@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def readable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Our errors as the one readable line of a UsageError, and the final `;` as silence."""
+    """Our errors and Ctrl-C as the one readable line of a UsageError, the final `;` as silence."""
 
     @functools.wraps(function)
     def run(self: KvmMagics, line: str, *cell: str | None) -> Any:
@@ -39,6 +39,8 @@ def readable(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(self, line.rstrip().rstrip(";"), *cell)
         except KvmperfError as error:
             raise UsageError(str(error)) from None
+        except KeyboardInterrupt:
+            raise UsageError("interrupted") from None
 
     return output_can_be_silenced(run)
 
@@ -97,12 +99,13 @@ class KvmMagics(Magics):
 
         line, command = args.split_command(line)
         given = args.parse(self.kvm_record, line)
-        if cell is not None and (command or given.duration):
+        if cell is not None and (command or given.duration is not None):
             raise UsageError("a cell is recorded as long as it runs: no --duration, no command")
         say = (lambda _: None) if given.quiet else print
         recorder = Recorder(
             given.output,
             say,
+            given.duration,
             command=command,
             system_wide=given.all_cpus,
             callchain=given.call_graph or given.callchain,
@@ -110,7 +113,7 @@ class KvmMagics(Magics):
         )
         with recorder:
             if cell is None:
-                recorder.wait(given.duration, progress=not given.quiet)
+                recorder.wait(progress=not given.quiet)
             else:
                 assert self.shell is not None
                 self.shell.run_cell(cell)
@@ -161,6 +164,13 @@ class KvmMagics(Magics):
             "guest_pid (default: %(default)s)",
         ),
         argument("--inline", action="store_true", help="what was inlined as frames of its own"),
+        argument(
+            "--children",
+            dest="no_children",
+            action="store_false",
+            default=False,
+            help="sort by what callees add, too (the default)",
+        ),
         argument("--no-children", action="store_true", help="sort by self, not with children"),
         argument("--percent-limit", type=float, default=0.0, metavar="PERCENT", help="hide below"),
         argument(
@@ -282,7 +292,10 @@ class KvmMagics(Magics):
 
         assert self.shell is not None
         held = self.shell.user_ns.get(name) if name else None
-        return held if isinstance(held, Recording) else open_recording(name or newest(), **opening)
+        held = getattr(held, "recording", held)  # a report is as good
+        if isinstance(held, Recording):
+            return held.with_symbols(**opening) if opening else held
+        return open_recording(name or newest(), **opening)
 
 
 def load(shell: InteractiveShell) -> None:

@@ -19,4 +19,8 @@ def blocks(work: Callable[[slice], _Result], rows: int, size: int = BLOCK) -> li
     if cores <= 1:
         return [work(one) for one in slices]
     with ThreadPoolExecutor(cores) as pool:
-        return list(pool.map(work, slices))
+        try:
+            results = pool.map(work, slices)
+        except RuntimeError:  # the interpreter ends, and starts no thread any more
+            return [work(one) for one in slices]
+        return list(results)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
+
+from kvmperf_magic.frontend import write_nowhere
 
 if TYPE_CHECKING:
     from kvmperf_widgets.top import TopView
@@ -101,8 +102,8 @@ def watch(live: Live) -> None:
     if not sys.stdout.isatty():
         try:
             _each(live, lambda view: print(_text(view), flush=True))
-        except BrokenPipeError:  # nobody reads on, not even what is still to be flushed
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:
+            write_nowhere()
         return
     from rich.console import Console
     from rich.live import Live as Screen

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvmperf_magic.contents import Contents
-from kvmperf_magic.describing import summary_table
+from kvmperf_magic.describing import summary_table, summary_text
 from kvmperf_magic.errors import FileError
 from kvmperf_magic.exporting import Exporting
 from kvmperf_magic.perfdata.reader import read
@@ -40,10 +41,13 @@ def open_recording(path: str | Path, *, cache: bool = True, **symbol_options: An
 
     Symbol options: `kallsyms`, `vmlinux`, `symfs`, `guest_kallsyms`, `guest_modules`,
     `guest_vmlinux`, `guest_mount`, `guest_elf` (a path, or {VM name or pid: path}),
-    `guest_symbols="host"` or `"none"`, `debuginfod` (True, or URLs). Raises FileError for what is
-    no recording; a damaged perf.data opens up to the damage, which `.lost` then tells.
+    `guest_symbols="host"` or `"none"`, `debuginfod` (True, or URLs). Files that were named when it
+    was recorded need not be named again. Raises FileError for what is no recording, SymbolError for
+    an option that cannot be; a damaged perf.data opens up to the damage, which `.lost` then tells.
     """
-    return Recording(Source(read(path), SymbolOptions.of(symbol_options), cache=cache))
+    options = SymbolOptions.of(symbol_options)
+    options.check()
+    return Recording(Source(read(path), options, cache=cache))
 
 
 def newest() -> Path:
@@ -58,6 +62,14 @@ def newest() -> Path:
 class Recording(Contents, Exporting):
     """One perf.data opened for analysis. `filter()` gives a view; nothing is decoded again."""
 
+    def with_symbols(self, *, cache: bool = True, **symbol_options: Any) -> Recording:
+        """This view with its names worked out anew: by these options of `open()`, and those that
+        it was opened with."""
+        given = SymbolOptions.of(symbol_options)
+        given.check()
+        options = replace(self._source.options, **symbol_options)
+        return Recording(Source(self._source.file, options, cache=cache), self._mask, self._inline)
+
     def report(
         self,
         sort: Sequence[str] | str = ("comm", "dso", "symbol"),
@@ -68,7 +80,8 @@ class Recording(Contents, Exporting):
         **options: Any,
     ) -> ReportView:
         """Overhead by any of comm pid tid cpu dso symbol mode machine vcpu event srcline and, of
-        guests, guest_comm guest_pid, self and with children; `options` are those of
+        guests, guest_comm guest_pid, self and with children. Options: `order` ("self" or
+        "children"), `percent_limit` (rows below are left out), `children` (False: self alone); see
         `profile.report.report`. Displays with a flame graph, and with a heat map of all samples
         (`heatmap=True`) or of a symbol's share. `inline`: see `with_lines()`."""
         from kvmperf_magic.profile.report import report
@@ -139,7 +152,7 @@ class Recording(Contents, Exporting):
         return summary_table(self)
 
     def __repr__(self) -> str:
-        return repr(self.summary())
+        return summary_text(self)
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import platform
 import socket
 import time as clock
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +44,8 @@ class Source:
 
     def __init__(self, file: PerfFile, options: SymbolOptions, *, cache: bool = False) -> None:
         self.file = file
+        if not file.symbols:  # else it carries the names of those files
+            options = options.remembered(file.kvmperf.get("symbols"))
         self.options = options
         self._memory = Memory(file, options, self._decoded_said) if cache else None
         self._stack_warnings: list[str] = []
@@ -49,7 +53,7 @@ class Source:
         self._carried_warnings: list[str] = []
         if file.is_packed:
             _ = self.keeping  # what is wrong with it is told at once
-        self.machines = [Machine.from_json(m) for m in file.kvmperf.get("machines", [])]
+        self.machines = list(_machines(file.kvmperf.get("machines")))
 
     @cached_property
     def symbolizer(self) -> Symbolizer:
@@ -124,7 +128,7 @@ class Source:
         time = self.file.samples.time
         try:
             begin, end = (int(at) for at in self.file.kvmperf["raw"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return 0
         if not len(time) or not 0 < begin <= end < 1 << 62:
             return 0
@@ -223,8 +227,18 @@ class Source:
 
     def _decoded_said(self) -> Said:
         carried, stacks = self._carried_warnings, self._stack_warnings
-        warnings = [*carried, *stacks, *self.symbolizer.warnings]
+        warnings = [*self._strangers(), *carried, *stacks, *self.symbolizer.warnings]
         return Said(warnings, self.symbolizer.sources)
+
+    def _strangers(self) -> list[str]:
+        """VMs that a guest_elf was named for, and that the recorder did not find."""
+        there = {one.pid: one.name for one in self.machines if one.kind == "guest"}
+        known = {"", *there.values(), *map(str, there)}
+        return [
+            f"guest_elf is of a VM {vm!r} that is not here; here are: {', '.join(there.values())}"
+            for vm in self.options.guest_elfs()
+            if there and vm not in known
+        ]
 
     def _decode(self) -> Decoded:
         file = self.file
@@ -254,6 +268,13 @@ class Source:
         """The sides the recorder was told to record: modes outside are noise it could not avoid."""
         told = self.file.kvmperf
         return tuple(side for side in ("host", "guest") if told.get(side, True))
+
+
+def _machines(told: Any) -> Iterator[Machine]:
+    """Those that a recorder has written down, as far as they are not damaged."""
+    for one in told if isinstance(told, list) else []:
+        with suppress(ValueError):
+            yield Machine.from_json(one)
 
 
 def recorded_on_this_boot(file: PerfFile) -> bool:

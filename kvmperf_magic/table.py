@@ -136,7 +136,8 @@ Column: TypeAlias = "NDArray[Any] | Categorical | Ragged"
 
 
 class Table:
-    """Columns of one length. `t["name"]` is a numpy array, `t[3:9]` and `t[mask]` are tables."""
+    """Columns of one length. `t["name"]` is a numpy array, `t[3]` a row as a dict; `t[3:9]`,
+    `t[mask]`, `t[[5, 2]]` and `t[["name", "other"]]` are tables."""
 
     def __init__(
         self, columns: Mapping[str, Column | Callable[[], Column]], length: int | None = None
@@ -171,13 +172,27 @@ class Table:
     @overload
     def __getitem__(self, key: str) -> NDArray[Any]: ...
     @overload
-    def __getitem__(self, key: slice | NDArray[Any]) -> Table: ...
-    def __getitem__(self, key: str | slice | NDArray[Any]) -> NDArray[Any] | Table:
+    def __getitem__(self, key: int | np.integer[Any]) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, key: slice | NDArray[Any] | list[Any]) -> Table: ...
+    def __getitem__(
+        self, key: str | int | np.integer[Any] | slice | NDArray[Any] | list[Any]
+    ) -> NDArray[Any] | dict[str, Any] | Table:
         if isinstance(key, str):
             column = self.column(key)
             if isinstance(column, Categorical):
                 return column.values()
             return column.arrays() if isinstance(column, Ragged) else column
+        if isinstance(key, list) and key and all(isinstance(one, str) for one in key):
+            return Table({name: self.column(name) for name in key}, self._length)
+        if isinstance(key, int | np.integer):
+            row = range(self._length)[key]
+            return next(self[row : row + 1].rows())
+        if isinstance(key, list):
+            key = np.asarray(key)
+            key = key if len(key) else key.astype(np.int64)
+            if key.dtype.kind not in "iub":
+                raise QueryError(f"no rows {key.tolist()!r}", "numbers, a mask, or columns' names")
         taken: dict[str, Column | Callable[[], Column]] = {}
         for name, stored in self._columns.items():
             # what was not asked for yet stays so

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kvmperf_magic.errors import one_line
 from kvmperf_magic.table import Table
 
 
@@ -43,10 +44,10 @@ class TableAnswer(View):
 
 
 class Lines:
-    """Plain lines of text among pictures."""
+    """Plain lines of text among pictures. Names in them cannot steer a terminal."""
 
     def __init__(self, lines: Sequence[str]) -> None:
-        self._text = "\n".join(lines)
+        self._text = "\n".join(map(one_line, lines))
 
     def __repr__(self) -> str:
         return self._text

@@ -57,6 +57,7 @@ NEEDS: dict[str, tuple[Callable[[], object], str]] = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # the groups are there when xdist looks at them
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     met = {name: bool(have()) for name, (have, _) in NEEDS.items()}
     for item in items:
@@ -64,13 +65,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name, (_, reason) in NEEDS.items():
             if not met[name] and item.get_closest_marker(name):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    items.sort(key=lambda item: not _group(item).startswith(_SLOW))  # so that all end together
+
+
+_SLOW = ("guests", "lab", "tests/whole", "tests/widgets")
 
 
 def _group(item: pytest.Item) -> str:
     """What runs in one process: a file, or all that shares what is slow to start."""
     if item.get_closest_marker("kernels"):
         return "guests"
-    return "lab" if "lab" in getattr(item, "fixturenames", ()) else str(item.path)
+    return "lab" if "lab" in getattr(item, "fixturenames", ()) else item.nodeid.split("::")[0]
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from typing import Any
 
 import nbformat
 from nbformat.reader import NotJSONError
+from playwright.sync_api import TimeoutError
 
 _KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
@@ -71,9 +72,21 @@ def run(address: str, page: Any, path: Path, *cells: str) -> None:
     """Opens a notebook of these cells and runs the first."""
     write(path, cells)
     show(address, page, path)
-    page.locator(".jp-Cell .cm-content").first.click()
-    page.wait_for_timeout(1000)  # a key right after the click may be lost
-    page.keyboard.press("Control+Enter")
+    start(page, 0)
+
+
+def start(page: Any, number: int) -> None:
+    """Runs a cell of the notebook that is open, by its number, unless it has run already."""
+    cell = page.locator(".jp-Cell").nth(number)
+    waiting = cell.locator(".jp-InputPrompt", has_text="[ ]:")
+    for _ in range(20):  # a key that comes while the front end is busy setting up may be lost
+        cell.locator(".cm-content").click()
+        cell.locator(".cm-focused").wait_for()
+        page.keyboard.press("Control+Enter")
+        with suppress(TimeoutError):
+            waiting.wait_for(state="detached", timeout=2000)
+            return
+    raise AssertionError(f"cell {number} of the notebook does not start")
 
 
 def save(page: Any, path: Path) -> list[Any]:

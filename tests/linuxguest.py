@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kvmperf_magic.symbols.kallsyms import Listing
+
 SUITES = {"bullseye": "5.10", "bookworm": "6.1", "trixie": "6.12"}
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvmperf-test-kernels"
 
@@ -165,7 +167,10 @@ def boot(suite: str, folder: Path, memory: int, *more: str, cpu: str = "max") ->
 def boot_nothing(folder: Path, memory: int, *more: str) -> LinuxGuest:
     """Start a VM without a system: its firmware looks for one."""
     folder.mkdir(parents=True, exist_ok=True)
-    return LinuxGuest("", _qemu(folder, memory, "max", *more), folder, memory << 20)
+    # SeaBIOS says what it does to whoever listens at this port
+    console = ("-chardev", f"file,id=console,path={folder / 'console'}")
+    console += ("-device", "isa-debugcon,iobase=0x402,chardev=console")
+    return LinuxGuest("", _qemu(folder, memory, "max", *console, *more), folder, memory << 20)
 
 
 def _qemu(folder: Path, memory: int, cpu: str, *more: str) -> subprocess.Popen[bytes]:
@@ -180,6 +185,17 @@ def _qemu(folder: Path, memory: int, cpu: str, *more: str) -> subprocess.Popen[b
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=errors, stderr=subprocess.STDOUT
         )
+
+
+def lines(listing: Listing) -> list[str]:
+    """Symbols as /proc/kallsyms prints them."""
+    names = [
+        listing.strings[at : at + length].decode()
+        for at, length in zip(listing.name_at.tolist(), listing.name_length.tolist(), strict=True)
+    ]
+    modules = [f"\t[{module}]" if module else "" for module in listing.modules.values()]
+    columns = zip(listing.address.tolist(), listing.types.tolist(), names, modules, strict=True)
+    return [f"{at:016x} {chr(kind)} {name}{module}" for at, kind, name, module in columns]
 
 
 @contextmanager

@@ -37,8 +37,11 @@ def test_slices_and_masks_are_tables(table: Table) -> None:
     assert table[1:3]["samples"].tolist() == [3, 2]
     assert table[table["samples"] > 2]["symbol"].tolist() == ["lock", "<b>"]
     assert len(table[np.array([3, 0])]) == 2
-    assert len(table[:0]) == 0
+    assert len(table[:0]) == len(table[[]]) == 0
     assert "symbol" in table
+    assert table[["samples"]].columns == ["samples"]
+    assert table[[3, 0]]["samples"].tolist() == [1, 5]
+    assert table[1] == table[np.int64(-3)] == {"symbol": "<b>", "samples": 3}
 
 
 def test_a_lazy_column_is_made_once_when_asked_for() -> None:
@@ -58,6 +61,12 @@ def test_a_lazy_column_is_made_once_when_asked_for() -> None:
 def test_what_is_not_there_is_said(table: Table) -> None:
     with pytest.raises(QueryError, match="columns: symbol, samples"):
         table["nothing"]
+    with pytest.raises(QueryError, match="columns: symbol, samples"):
+        table[["symbol", "nothing"]]
+    with pytest.raises(QueryError, match="a mask"):
+        table[[1.5]]
+    with pytest.raises(IndexError):
+        table[4]
     with pytest.raises(QueryError, match="2 rows, the table 3"):
         Table({"a": np.arange(3), "b": np.arange(2)})
 

@@ -90,6 +90,13 @@ class Workload:
     ) -> None:
         self.stop()
 
+    def __repr__(self) -> str:
+        state = f"pid {self.pid}" if self.running else "not running"
+        return f"<{type(self).__name__}: {self._about()}, {self._phase}, {state}>"
+
+    def _about(self) -> str:
+        return f"{self.count} thread{'s' * (self.count > 1)}"
+
     @property
     def pid(self) -> int:
         """The child's process id."""
@@ -184,6 +191,10 @@ class MicroGuest(Workload):
         super().__init__(vcpus, phase, cpus)
         self.name = name
         self.ring = -1
+
+    def _about(self) -> str:
+        ring = f", ring {self.ring}" if self.ring >= 0 else ""
+        return f"{self.name!r}, {self.count} vCPU{'s' * (self.count > 1)}{ring}"
 
     def _command(self) -> list[str]:
         return [

@@ -33,7 +33,6 @@ from kvmperf_magic.errors import KvmperfError, NoKvmError
 BASE, SIZE = 0x400000, 0x200000
 PAGE_TABLES = 0x5F0000  # PML4, PDPT, PD: a page each
 STACKS_END, STACK = 0x5F0000, 4096
-END_PORT = 0xF4
 KICK = signal.SIGUSR1
 # 20,000 turns of a three-instruction loop take some 30 us natively and over 20 ms emulated
 PROBE_LIMIT = 0.004

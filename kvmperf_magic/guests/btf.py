@@ -18,6 +18,7 @@ _TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG = 8, 9, 10, 11, 18
 _NAMED_ELSEWHERE = (_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG)
 _POINTER_SIZE = 8
 _DEEPEST = 32
+_MOST_PLACES = 8  # of a name among the strings: each is there once, unless it is a trap
 
 # words behind the three every type has: so many at once, and so many for each of its `vlen`
 _ONCE = np.zeros(32, np.int64)
@@ -112,18 +113,17 @@ class Btf:
 
     @cached_property
     def _records(self) -> NDArray[np.int64]:
-        """Where the record of each type begins, from type 1 on."""
+        """Where the record of each type begins, from type 1 on; what is cut off is none."""
         words = self._words
         if len(words) < 3:
             return np.zeros(0, np.int64)
         info = words[1:].astype(np.int64)
         which = info >> 24 & 31
         following = np.arange(len(info)) + 3 + _ONCE[which] + _EACH[which] * (info & 0xFFFF)
-        # the last word has no info behind it: nothing begins there
         steps = following.tolist()
         found: list[int] = []
-        at, end = 0, len(steps) - 1
-        while at < end:
+        at = 0
+        while at < len(steps) and steps[at] <= len(words):
             found.append(at)
             at = steps[at]
         return np.array(found, np.int64)
@@ -134,15 +134,14 @@ class Btf:
         info = self._words[at + 1]
         names = self._words[at]
         wanted = b"\0" + name.encode() + b"\0"
-        place = self._strings.find(wanted)
-        while place >= 0:
+        place = -1
+        for _ in range(_MOST_PLACES):
+            place = self._strings.find(wanted, place + 1)
+            if place < 0:
+                break
             rows = np.flatnonzero((names == place + 1) & (info >> 24 & 31 == kind))
             if len(rows):
-                record = int(at[rows[0]])
-                # a record whose members reach beyond the end is no record
-                if record + 3 + 3 * (int(info[rows[0]]) & 0xFFFF) <= len(self._words):
-                    return record
-            place = self._strings.find(wanted, place + 1)
+                return int(at[rows[0]])
         return None
 
     def _is(self, name_at: int, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from itertools import pairwise
 from pathlib import PurePath
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-_SIZE = re.compile(r"(\d+)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
-_CONFIDENTIAL = re.compile(r"(?:sev|sev-snp|tdx)-guest(?=,|$)|confidential-guest-support=\w+")
+_SIZE = re.compile(r"(\d{1,18})\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
+_MOST_VCPUS = 4096  # KVM_MAX_VCPUS: who says more says nothing
 _PYTHON = re.compile(r"python[\d.]*")
 
 
@@ -33,15 +34,15 @@ def describe(command: Sequence[str], comm: str) -> Description:
     if program.startswith("firecracker"):
         return Description("firecracker", _option(command, "--id"), "kvm")
     if program.startswith("cloud-hypervisor"):
-        socket = _properties(_option(command, "--api-socket"), "path").get("path", "")
-        memory = _properties(_option(command, "--memory"), "size").get("size", "")
-        cpus = _properties(_option(command, "--cpus"), "boot").get("boot", "")
+        socket = properties(_option(command, "--api-socket"), "path").get("path", "")
+        memory = properties(_option(command, "--memory"), "size").get("size", "")
+        cpus = properties(_option(command, "--cpus"), "boot").get("boot", "")
         return Description(
             "cloud-hypervisor", PurePath(socket).stem, "kvm", size(memory, "b"), _count(cpus)
         )
     if program.startswith("crosvm"):
-        memory = _properties(_option(command, "-m", "--mem"), "size").get("size", "")
-        cpus = _properties(_option(command, "-c", "--cpus"), "num-cores").get("num-cores", "")
+        memory = properties(_option(command, "-m", "--mem"), "size").get("size", "")
+        cpus = properties(_option(command, "-c", "--cpus"), "num-cores").get("num-cores", "")
         name = _option(command, "--name")
         return Description("crosvm", name, "kvm", size(memory, "m"), _count(cpus))
     if program.startswith("lkvm"):
@@ -61,16 +62,6 @@ def known_vmm(command: Sequence[str], comm: str) -> bool:
     return vmm in ("qemu", "firecracker", "cloud-hypervisor", "crosvm", "kvmtool")
 
 
-def confidential(command: Sequence[str]) -> str:
-    """What of QEMU's options says that the guest's memory is encrypted; "" where none does."""
-    options = ("-object", "--object", "-machine", "--machine", "-M")
-    for option, value in pairwise(command):
-        found = _CONFIDENTIAL.search(value) if option in options else None
-        if found:
-            return found[0]
-    return ""
-
-
 def size(text: str, unit: str) -> int | None:
     """`512`, `2G`, `2048k`, `1GiB` in bytes; `unit` is meant where none is written."""
     found = _SIZE.fullmatch(text.strip())
@@ -81,12 +72,12 @@ def size(text: str, unit: str) -> int | None:
 
 def _qemu(program: str, command: Sequence[str]) -> Description:
     """qemu-options.hx; an option has one dash or two, a comma in a value is doubled."""
-    name = _properties(_option(command, "-name", "--name"), "guest").get("guest", "")
-    memory = _properties(_option(command, "-m", "--m"), "size").get("size", "")
-    cpus = _properties(_option(command, "-smp", "--smp"), "cpus").get("cpus", "1")
-    accels = [_properties(value, "accel").get("accel", "") for value in _options(command, "-accel")]
-    for value in (*_options(command, "-machine"), *_options(command, "-M")):
-        accels += _properties(value, "type").get("accel", "").split(":")
+    name = properties(_option(command, "-name", "--name"), "guest").get("guest", "")
+    memory = properties(_option(command, "-m", "--m"), "size").get("size", "")
+    cpus = properties(_option(command, "-smp", "--smp"), "cpus").get("cpus", "1")
+    accels = [properties(value, "accel").get("accel", "") for value in options(command, "-accel")]
+    for value in (*options(command, "-machine"), *options(command, "-M")):
+        accels += properties(value, "type").get("accel", "").split(":")
     if "-enable-kvm" in command or "--enable-kvm" in command or program in ("qemu-kvm", "kvm"):
         accels.append("kvm")
     accel = next((a for a in accels if a), "tcg")
@@ -111,10 +102,10 @@ def _program(program: str, command: Sequence[str]) -> str:
 
 
 def _option(command: Sequence[str], *names: str) -> str:
-    return next((value for name in names for value in _options(command, name)), "")
+    return next((value for name in names for value in options(command, name)), "")
 
 
-def _options(command: Sequence[str], name: str) -> list[str]:
+def options(command: Sequence[str], name: str) -> list[str]:
     """The values of an option written `-name value`, `--name value` or `--name=value`."""
     spelled = {name, f"-{name}"} if not name.startswith("--") and len(name) > 2 else {name}
     values = [v for part, v in pairwise(command) if part in spelled]
@@ -125,7 +116,7 @@ def _options(command: Sequence[str], name: str) -> list[str]:
     ]
 
 
-def _properties(value: str, first: str) -> dict[str, str]:
+def properties(value: str, first: str) -> dict[str, str]:
     """`guest=a,debug-threads=on` as a dict; a bare first part is the value of `first`."""
     parts = value.replace(",,", "\0").split(",")
     found = {}
@@ -139,4 +130,16 @@ def _properties(value: str, first: str) -> dict[str, str]:
 
 
 def _count(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
+    count = int(text) if text.isdecimal() and len(text) < 8 else 0
+    return count if count <= _MOST_VCPUS else 0
+
+
+def told(value: str, first: str) -> dict[str, str]:
+    """An option's properties, written `a,b=c` or, as libvirt does, as JSON."""
+    if not value.startswith("{"):
+        return properties(value, first)
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return {}
+    return {str(key): str(text) for key, text in found.items()}

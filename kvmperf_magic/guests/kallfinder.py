@@ -6,6 +6,7 @@ one row (scripts/kallsyms.c: write_src()), each at a multiple of 8:
     before 6.4:  offsets, relative_base, num_syms, names, markers, token_table, token_index
     (or, without relative base: addresses, num_syms, names ...)
     since then:  num_syms, names, markers, token_table, token_index, offsets, relative_base
+    7.x:         the same at multiples of 4, without relative_base: offsets from their own places
 
 with one more, seqs_of_names, behind the markers in some. The token table holds every digit as a
 token of its own, one after the other: from there the other tables are found and checked.
@@ -15,11 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice, product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvmperf_magic.guests.kalltables import (
+    GROUP,
     MOST_SYMBOLS,
     Tokens,
     decode_names,
@@ -33,22 +36,28 @@ Reader = Callable[[int, int], bytes]  # (virtual address, size) -> bytes, b"" wh
 
 _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 _ZERO = ord("0")
-_MOST_NAMES = 64 << 20
+_MOST_NAMES = 16 << 20  # bytes; a distribution's have two or three
+_MOST_PLACES = 64  # where the digits stand that are followed
 _TOKENS = 1 << 16  # as far as 16-bit indices reach
-_CHUNK = 8 << 20
+_CHUNK = 2 << 20
 _OVERLAP = 4096
-_GROUP = 256  # names a marker
 _LONGEST = 200  # bytes of a name as it is stored; real ones have less than 130
-_BEFORE_TOKENS = 4 << 20  # markers and what may lie between them and the tokens
+_BEFORE_TOKENS = (1 << 20, 4 << 20)  # markers and what may lie between them and the tokens
+_LARGEST_IMAGE = 1 << 30  # arch/x86/include/asm/page_64_types.h: KERNEL_IMAGE_SIZE
 _LOWEST, _HIGHEST = 0xFFFFFFFF00000000, 0xFFFFFFFFFFFFFFFF
 
 
 @dataclass(frozen=True)
 class Told:
-    """A kernel's symbols, and in words how its tables were found."""
+    """A kernel's symbols, and in words how its tables were found.
+
+    Addresses that count `from_place` are as the reader has the tables: where it reads other
+    addresses than the kernel's own, they are to be shifted.
+    """
 
     symbols: Listing
     how: str
+    from_place: bool = False
 
 
 def by_vmcoreinfo(info: Vmcoreinfo, read: Reader) -> Told | None:
@@ -89,10 +98,10 @@ def _told_addresses(info: Vmcoreinfo, read: Reader, count: int) -> NDArray[np.ui
 
 def by_shape(start: int, end: int, read: Reader) -> Told | None:
     """By searching the image between these addresses; the first tables that are consistent."""
-    for digits in _digits(start, end, read):
+    for digits in islice(_digits(start, end, read), _MOST_PLACES):
         found = _around(digits, read)
         if found is not None:
-            return Told(found, "kallsyms tables, by their shape")
+            return Told(found[0], "kallsyms tables, by their shape", found[1])
     return None
 
 
@@ -123,8 +132,8 @@ def _as_far(at: int, size: int, read: Reader) -> bytes:
     return read(at, good) if good else b""
 
 
-def _around(digits: int, read: Reader) -> Listing | None:
-    """The tables around the ten digit tokens, if they are consistent."""
+def _around(digits: int, read: Reader) -> tuple[Listing, bool] | None:
+    """The tables around the ten digit tokens, if they are consistent; whether from their place."""
     rest = read(digits, 8192)
     tail = np.flatnonzero(np.frombuffer(rest, np.uint8) == 0)
     if len(tail) < 256 - _ZERO:
@@ -140,32 +149,38 @@ def _around(digits: int, read: Reader) -> Listing | None:
     return None
 
 
-def _names_before(table_at: int, behind: int, tokens: Tokens, read: Reader) -> Listing | None:
+def _names_before(
+    table_at: int, behind: int, tokens: Tokens, read: Reader
+) -> tuple[Listing, bool] | None:
     """Markers and names in front of the token table, then the addresses."""
-    for width in (4, 8):  # 8 before 5.0
-        markers_at, markers = _markers(table_at, width, read)
+    # markers have 8 bytes before 5.0
+    for room, width in product(_BEFORE_TOKENS, (4, 8)):
+        markers_at, markers = _markers(table_at, room, width, read)
         for count_at, count in _counts(markers_at, markers, read):
             for names_at in (count_at + 8, count_at + 4):
                 decoded = _names(names_at, markers_at, count, markers, tokens, read)
                 if decoded is None:
                     continue
                 for addresses in _addresses(count_at, behind, count, read):
-                    return listing(*decoded, addresses)
+                    return listing(*decoded, addresses), False
+                offsets = np.frombuffer(read(behind, count * 4), np.int32)
+                if len(offsets) == count and _from_place(offsets):
+                    return listing(*decoded, decode_offsets(offsets, None, behind)), True
     return None
 
 
-def _markers(table_at: int, width: int, read: Reader) -> tuple[int, NDArray[np.int64]]:
+def _markers(table_at: int, room: int, width: int, read: Reader) -> tuple[int, NDArray[np.int64]]:
     """The offsets of every 256th name, and where they are; none where there are none.
 
     They begin with a zero and rise by the size of 256 names, for the longest such way there is.
     """
-    room, data = _BEFORE_TOKENS, b""
+    data = b""
     while room >= 1024 and not data:  # the image may begin nearer than that
         data = read(table_at - room, room)
         room //= 2
     words = np.frombuffer(data, f"<u{width}")
     step = np.diff(words)  # wraps where it falls
-    good = (step >= _GROUP) & (step <= _GROUP * _LONGEST)
+    good = (step >= GROUP) & (step <= GROUP * _LONGEST) & (words[1:] <= _MOST_NAMES)
     edges = np.flatnonzero(np.diff(good, prepend=False, append=False)).reshape(-1, 2)
     edges = edges[words[edges[:, 0]] == 0] if len(edges) else edges
     if not len(edges):
@@ -180,9 +195,9 @@ def _counts(markers_at: int, markers: NDArray[np.int64], read: Reader) -> Iterat
     if len(markers) < 2:
         return
     last = markers_at - int(markers[-1])  # where the names would begin with an empty last group
-    lowest = (last - _GROUP * _LONGEST - 24) // 4 * 4
+    lowest = (last - GROUP * _LONGEST - 24) // 4 * 4
     words = np.frombuffer(read(lowest, (last - lowest) // 4 * 4), np.uint32)
-    fits = (words > (len(markers) - 1) * _GROUP) & (words <= len(markers) * _GROUP)
+    fits = (words > (len(markers) - 1) * GROUP) & (words <= len(markers) * GROUP)
     for row in np.flatnonzero(fits)[::-1].tolist():
         yield lowest + row * 4, int(words[row])
 
@@ -198,14 +213,14 @@ def _names(
     """The names, if the groups of them begin where the markers say."""
     data = read(names_at, markers_at - names_at)
     at = 0
-    for _ in range(_GROUP):
+    for _ in range(GROUP):
         if at + 1 >= len(data):
             return None
         length = data[at]
         at += 1 + length if length < 0x80 else 2 + (length & 0x7F | data[at + 1] << 7)
     if at != markers[1]:
         return None
-    return decode_names(data, count, tokens)
+    return decode_names(data, count, tokens, markers)
 
 
 def _addresses(
@@ -234,3 +249,10 @@ def _ascending(address: NDArray[np.uint64]) -> bool:
     """Symbols are sorted; nearly all lie in the image, per-CPU ones at its beginning."""
     inside = (address >= np.uint64(_LOWEST)) & (address < np.uint64(_HIGHEST))
     return bool((address[1:] >= address[:-1]).all() and inside.mean() > 0.5)
+
+
+def _from_place(offsets: NDArray[np.int32]) -> bool:
+    """Whether these can count from their own places: symbols are sorted then, and no two of them
+    are further apart than an image is large."""
+    far = offsets.astype(np.int64) + np.arange(len(offsets)) * 4
+    return bool((far[1:] >= far[:-1]).all() and 0 < far[-1] - far[0] < _LARGEST_IMAGE)

@@ -8,6 +8,7 @@ rest below a base; or, without a base, from the place of the offset itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,10 @@ from kvmperf_magic.symbols.kallsyms import Listing
 from kvmperf_magic.table import Categorical
 
 MOST_SYMBOLS = 4_000_000
-_MOST_LETTERS = 1 << 28  # of all names: the tables are the guest's, and may be a trap
+_MOST_LETTERS = 1 << 26  # of all names: the tables are the guest's, and may be a trap
+_LONGEST_TOKEN = 512  # KSYM_NAME_LEN
+_AT_ONCE = 1 << 14  # codes whose letters are gathered at once
+GROUP = 256  # names a marker
 _BIG = 0x80  # of a length: seven more bits follow
 
 
@@ -41,19 +45,21 @@ class Tokens:
             return None
         stop = ends[:256]
         # each token begins behind the NUL of the one before it
-        if (start[1:] != stop[:-1] + 1).any():
+        if (start[1:] != stop[:-1] + 1).any() or (stop - start).max() > _LONGEST_TOKEN:
             return None
         return cls(letters, start, stop - start)
 
 
 def decode_names(
-    data: bytes, count: int, tokens: Tokens
+    data: bytes, count: int, tokens: Tokens, markers: NDArray[np.int64] | None = None
 ) -> tuple[bytes, NDArray[np.int64], NDArray[np.int64]] | None:
     """All names with their types in front: the text, where each begins in it, how long it is.
 
-    None where the bytes end before the names do, or the names have no end.
+    `markers` is where every 256th name begins, from the first on, where that is known: this is
+    faster then. None where the bytes end before the names do, or the names have no end.
     """
-    codes_at, codes_length = _walk(data, count)
+    starts = None if markers is None else _side_by_side(data, count, markers)
+    codes_at, codes_length = _codes(data, _one_by_one(data, count) if starts is None else starts)
     if len(codes_at) < count:
         return None
     codes = np.frombuffer(data, np.uint8)
@@ -66,20 +72,40 @@ def decode_names(
     stop = np.cumsum(lengths)
     if len(stop) and stop[-1] > _MOST_LETTERS:
         return None
-    text = tokens.letters[
-        np.repeat(tokens.start[codes] - (stop - lengths), lengths)
-        + np.arange(int(stop[-1]) if len(stop) else 0)
-    ]
+    pieces = []
+    for at in range(0, total, _AT_ONCE):
+        here = slice(at, at + _AT_ONCE)
+        count_of, behind = lengths[here], stop[here]
+        source = tokens.start[codes[here]] - (behind - count_of)
+        numbers = np.arange(behind[0] - count_of[0], behind[-1])
+        pieces.append(tokens.letters[np.repeat(source, count_of) + numbers].tobytes())
     edges = np.concatenate([[0], stop])
     begin = edges[first]
-    return text.tobytes(), begin, edges[first + codes_length] - begin
+    return b"".join(pieces), begin, edges[first + codes_length] - begin
 
 
-def _walk(data: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where the codes of each name begin and how many there are; fewer where the bytes end.
+def _side_by_side(data: bytes, count: int, markers: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Where each name begins: all groups at once, the first names, the second ones ... None where
+    a group does not end where the next one begins."""
+    codes = np.frombuffer(data + b"\0", np.uint8)
+    last = len(codes) - 2  # a length has a second byte behind it
+    at = markers
+    starts = np.empty((len(markers), GROUP), np.int64)
+    for i in range(GROUP):
+        starts[:, i] = at
+        inside = np.minimum(at, last)
+        first = codes[inside].astype(np.int64)
+        second = codes[inside + 1].astype(np.int64)
+        big = first >= _BIG
+        at = at + np.where(big, (first & ~_BIG | second << 7) + 2, first + 1)
+    if not 0 < count <= starts.size or (at[:-1] != markers[1:]).any():
+        return None
+    found = starts.ravel()[:count]
+    return found if found[-1] < len(data) - 1 else None
 
-    One name leads to the next, so this is a loop; what else there is to know is worked out after.
-    """
+
+def _one_by_one(data: bytes, count: int) -> NDArray[np.int64]:
+    """The same where one name leads to the next; fewer where the bytes end."""
     starts: list[int] = []
     append = starts.append
     at = 0
@@ -90,16 +116,23 @@ def _walk(data: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]
             at += first + 1 if first < _BIG else (first & ~_BIG | data[at + 1] << 7) + 2
     except IndexError:
         starts.pop()
-    if at > len(data) and starts:
-        starts.pop()
+    return np.array(starts, np.int64)
+
+
+def _codes(data: bytes, begin: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the codes of each name begin and how many there are; without a last one that is cut."""
     codes = np.frombuffer(data, np.uint8)
-    begin = np.array(starts, np.int64)
     length = codes[begin].astype(np.int64)
     big = np.flatnonzero(length >= _BIG)
+    if len(big) and begin[big[-1]] + 1 >= len(codes):
+        begin, length, big = begin[:-1], length[:-1], big[:-1]
     length[big] = length[big] & ~_BIG | codes[begin[big] + 1].astype(np.int64) << 7
-    begin += 1
+    begin = begin + 1
     begin[big] += 1
-    return begin, length
+    whole = len(begin)
+    if whole and begin[-1] + length[-1] > len(codes):
+        whole -= 1
+    return begin[:whole], length[:whole]
 
 
 def decode_offsets(
@@ -111,7 +144,7 @@ def decode_offsets(
         return wide + np.arange(len(offsets), dtype=np.uint64) * np.uint64(4) + np.uint64(place)
     if (offsets < 0).any():
         # CONFIG_KALLSYMS_ABSOLUTE_PERCPU: an image is smaller than 2 GiB, so these are no distances
-        return np.where(offsets < 0, np.uint64(base) - np.uint64(1) - wide, wide)
+        return np.where(offsets < 0, np.uint64((base - 1) % 2**64) - wide, wide)
     return wide + np.uint64(base)
 
 
@@ -129,3 +162,16 @@ def listing(
         length[rows] - 1,
         Categorical.constant("", len(rows)),
     )
+
+
+def addresses_of(symbols: Listing, names: Iterable[str]) -> dict[str, int]:
+    """Where the first symbol of each of these names is; nothing of those that there are none of."""
+    text = np.frombuffer(symbols.strings, np.uint8)
+    found = {}
+    for name in names:
+        rows = np.flatnonzero(symbols.name_length == len(name))
+        for i, byte in enumerate(name.encode()):
+            rows = rows[text[symbols.name_at[rows] + i] == byte]
+        if len(rows):
+            found[name] = int(symbols.address[rows[0]])
+    return found

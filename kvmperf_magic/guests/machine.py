@@ -6,6 +6,8 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from kvmperf_magic.blob import text
+
 if TYPE_CHECKING:
     from kvmperf_magic.symbols.guestsymbols import GuestSymbols
     from kvmperf_magic.table import Table
@@ -14,7 +16,8 @@ KALLSYMS = "/proc/kallsyms"
 
 # QEMU; Firecracker; cloud-hypervisor and crosvm; kvmtool
 _VCPU_NAMES = re.compile(
-    r"CPU (\d+)/(?:KVM|TCG)|fc_vcpu ?(\d+)|(?:crosvm_)?vcpu[-_ ]?(\d+)|kvm-vcpu-(\d+)"
+    r"CPU (\d{1,6})/(?:KVM|TCG)|fc_vcpu ?(\d{1,6})|(?:crosvm_)?vcpu[-_ ]?(\d{1,6})"
+    r"|kvm-vcpu-(\d{1,6})"
 )
 
 
@@ -82,12 +85,14 @@ class Machine:
         """What its memory tells now."""
         from kvmperf_magic.guests.discovery import is_here
         from kvmperf_magic.guests.watch import watch
+        from kvmperf_magic.progress import share
         from kvmperf_magic.symbols.guestsymbols import GuestSymbols
 
         if not is_here(self):
             return GuestSymbols(self.pid, self.name, note="it does not run here")
         watched = watch(self)
-        watched.refresh()
+        with share(f"searching the memory of {self.name}") as tell:
+            watched.refresh(tell)
         return watched.symbols
 
     def to_json(self) -> dict[str, Any]:
@@ -95,10 +100,34 @@ class Machine:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        """The inverse of `to_json`; fields of a newer version are passed over."""
-        known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
-        vcpus = [Vcpu(**{k: v[k] for k in ("id", "tid", "name")}) for v in value.get("vcpus", [])]
-        return cls(**{**known, "vcpus": vcpus})
+        """The inverse of `to_json`; fields of a newer version are passed over.
+
+        Raises:
+            ValueError: it is none of a machine.
+        """
+        try:
+            memory = value.get("memory")
+            return cls(
+                _whole(value["pid"]),
+                text(value["name"]),
+                text(value.get("kind", "guest")),
+                text(value.get("vmm", "")),
+                text(value.get("accel", "")),
+                None if memory is None else _whole(memory, 64),
+                [
+                    Vcpu(_whole(one["id"]), _whole(one["tid"]), text(one["name"]))
+                    for one in value.get("vcpus", [])
+                ],
+                [text(note) for note in value.get("notes", [])],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no machine: {error!r}") from None
+
+
+def _whole(value: Any, bits: int = 31) -> int:
+    if type(value) is not int or not 0 <= value < 1 << bits:
+        raise TypeError(f"{value!r} is no number of so many bits: {bits}")
+    return value
 
 
 def vcpu_number(name: str) -> int | None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, permutations
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kvmperf_magic.guests.vmmmemory import PAGE, Mapping, VmmMemory
+from kvmperf_magic.guests.vmmmemory import PAGE, Mapping
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _FOUR_GIB = 4 * _GIB
@@ -35,10 +37,31 @@ class Block:
     size: int
 
 
+class Access(Protocol):
+    """A way to a VM's memory, read only: of its VMM's process, or what its monitor gives.
+
+    Addresses are the process's own, or the guest's `physical` ones. Where it is not `cheap`, only
+    what has to be read is: it is not searched page by page, and not looked at many times a second.
+    """
+
+    pid: int
+    physical: bool
+    cheap: bool
+
+    def alive(self) -> bool: ...
+    def mappings(self) -> list[Mapping]: ...
+    def present(self, start: int, end: int) -> NDArray[np.bool_]: ...
+    def stored(self, start: int, end: int) -> NDArray[np.bool_]: ...
+    def exist(self, address: NDArray[np.uint64]) -> NDArray[np.bool_]: ...
+    def read(self, address: int, size: int) -> bytes: ...
+    def gather(self, address: NDArray[np.uint64], size: int) -> NDArray[np.uint8]: ...
+    def rest(self) -> None: ...
+
+
 class GuestMemory:
     """Physical memory of one layout. Reads give zeros where the guest has written nothing yet."""
 
-    def __init__(self, vmm: VmmMemory, blocks: Sequence[Block]) -> None:
+    def __init__(self, vmm: Access, blocks: Sequence[Block]) -> None:
         self.vmm = vmm
         self.blocks = sorted(blocks, key=lambda block: block.physical)
 
@@ -64,6 +87,11 @@ class GuestMemory:
                 return block.physical + host - block.host
         return None
 
+    def host(self, physical: int) -> int | None:
+        """The address that the way to it has for a physical one."""
+        block = self._block(physical)
+        return None if block is None else block.host + physical - block.physical
+
     def _block(self, physical: int) -> Block | None:
         for block in self.blocks:
             if block.physical <= physical < block.physical + block.size:
@@ -84,6 +112,26 @@ class GuestMemory:
             got = self.vmm.read(start, stop - start)
             out[start - host : start - host + len(got)] = got
         return bytes(out)
+
+
+def ram_of(vmm: Access, memory: int | None) -> list[Mapping]:
+    """The RAM of a VM of so many bytes, in pieces."""
+    mappings = vmm.mappings()
+    return mappings if vmm.physical else ram_mappings(mappings, memory)
+
+
+def layouts_of(
+    vmm: Access, ram: Sequence[Mapping], known: int | None = None
+) -> Iterator[list[Block]]:
+    """How that RAM may lie in physical memory; one way only where its addresses tell."""
+    if vmm.physical:
+        return iter([as_it_is(ram)])
+    return layouts([(one.start, one.size) for one in ram], known)
+
+
+def as_it_is(ram: Sequence[Mapping]) -> list[Block]:
+    """Every address where it is, as if it were a physical one."""
+    return [Block(one.start, one.start, one.size) for one in ram]
 
 
 def ram_mappings(mappings: Sequence[Mapping], memory: int | None) -> list[Mapping]:

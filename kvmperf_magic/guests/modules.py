@@ -19,8 +19,10 @@ from kvmperf_magic.table import Categorical
 
 _LIVE, _COMING, _GOING, _UNFORMED = range(4)  # enum module_state
 _MOST_MODULES = 4096
-_MOST_SYMBOLS = 1 << 20
+_MOST_SYMBOLS = 1 << 20  # of one module, and about as many of all
 _MOST_TEXT = 32 << 20
+_MOST_PARTS = 16  # enum mod_mem_type has seven
+_LONGEST_NAME = 511  # KSYM_NAME_LEN without its NUL: kallsyms shows no more of a name
 _SYMBOL = 24  # Elf64_Sym: st_name u32, st_info u8, st_other u8, st_shndx u16, st_value, st_size
 _RECORD = b"__ksymtab_"
 
@@ -74,20 +76,24 @@ def loaded_modules(paging: PagingX86, head: int, btf: Btf) -> list[Module] | Non
         return None
     found: list[Module] = []
     seen = {head}
+    symbols = text = 0
     at = paging.number(head)
     while at and at not in seen and len(seen) <= _MOST_MODULES:
+        if symbols > _MOST_SYMBOLS or text > _MOST_TEXT:
+            break
         seen.add(at)
         module = at - shape.links.offset
         if paging.number(module + shape.state.offset, 4) != _UNFORMED:
             one = _module(paging, module, shape, btf)
             if one is not None:
                 found.append(one)
+                symbols, text = symbols + len(one.symbols), text + len(one.symbols.strings)
         at = paging.number(at)
     return found
 
 
 def _module(paging: PagingX86, module: int, shape: _Shape, btf: Btf) -> Module | None:
-    name = paging.string(module + shape.name.offset, shape.name.size)
+    name = paging.string(module + shape.name.offset, min(shape.name.size, _LONGEST_NAME))
     ranges = _ranges(paging, module, btf)
     if not name or not ranges:
         return None
@@ -103,7 +109,7 @@ def _ranges(paging: PagingX86, module: int, btf: Btf) -> list[tuple[int, int]]:
         layouts.append((module + core.offset, *inside))
     elif parts is not None and each:
         inside = btf.member("module_memory", "base"), btf.member("module_memory", "size")
-        places = range(parts.offset, parts.offset + parts.size, each)
+        places = range(parts.offset, parts.offset + parts.size, each)[:_MOST_PARTS]
         layouts += [(module + place, *inside) for place in places]
     found = []
     for place, base, size in layouts:
@@ -147,7 +153,7 @@ def _symbols(paging: PagingX86, module: int, shape: _Shape, name: str) -> Listin
     ends = np.flatnonzero(np.frombuffer(text, np.uint8) == 0)
     inside = name_at <= ends[-1] if len(ends) else np.zeros(count, np.bool_)
     rows = np.flatnonzero(inside)
-    length = ends[np.searchsorted(ends, name_at[rows])] - name_at[rows]
+    length = np.minimum(ends[np.searchsorted(ends, name_at[rows])] - name_at[rows], _LONGEST_NAME)
     rows, length = rows[length > 0], length[length > 0]
     listed = Listing(
         address[rows],
@@ -166,7 +172,7 @@ def _exports(paging: PagingX86, module: int, shape: _Shape) -> tuple[int, int]:
         return 0, 0
     start = paging.number(module + shape.syms.offset)
     count = paging.number(module + shape.num_syms.offset, 4)
-    return start, start + count * shape.each_sym
+    return start, min(start + count * shape.each_sym, 2**64 - 1)
 
 
 def _strings(paging: PagingX86, start: int, last: int) -> bytes:

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvmperf_magic.errors import KvmperfError
+from kvmperf_magic.errors import KvmperfError, one_line
 from kvmperf_magic.guests.machine import KALLSYMS, Machine
-from kvmperf_magic.guests.watch import GuestWatch, watch
+from kvmperf_magic.guests.watch import GuestWatch, searched, watch
+from kvmperf_magic.progress import share
 from kvmperf_magic.symbols import kallsyms
 
 _SHORTEST = 0.25  # seconds over which a load is measured
-_LONGEST = 1.0  # that are waited for memory to be searched; it goes on without us
+_LONGEST = 15.0  # that are waited for memory to be searched; searches end sooner by themselves
+_STEP = 0.1
 _SEARCHING = "its memory is still being searched: list again"
 
 
@@ -35,7 +37,8 @@ class Facts:
 
 
 def survey(machines: Sequence[Machine]) -> list[Facts]:
-    """In a second or so, whatever there is to search."""
+    """In a second or so, unless there is much memory to search: a bar shows that. Ctrl-C ends the
+    waiting, not the search."""
     begun = time.monotonic()
     ran = [_ran(machine) for machine in machines]
     guests = {m.pid: watch(m) for m in machines if m.kind == "guest"}
@@ -45,8 +48,7 @@ def survey(machines: Sequence[Machine]) -> list[Facts]:
     }
     for search in searches.values():
         search.start()
-    for search in searches.values():
-        search.join(max(0.0, begun + _LONGEST - time.monotonic()))
+    _wait_for(list(searches.values()), list(guests.values()), begun + _LONGEST)
     time.sleep(max(0.0, begun + _SHORTEST - time.monotonic()))
     elapsed = time.monotonic() - begun
     found = []
@@ -65,6 +67,19 @@ def survey(machines: Sequence[Machine]) -> list[Facts]:
     return found
 
 
+def _wait_for(
+    searches: Sequence[threading.Thread], guests: Sequence[GuestWatch], end: float
+) -> None:
+    try:
+        with share("searching guests' memory") as tell:
+            for search in searches:
+                while search.is_alive() and time.monotonic() < end:
+                    search.join(_STEP)
+                    tell(*(searched(guests) or (0, 0)))
+    except KeyboardInterrupt:
+        pass  # what is known by now is shown
+
+
 def _host(load: float | None) -> Facts:
     uname = os.uname()
     up = int(float(Path("/proc/uptime").read_text().split()[0]))
@@ -80,22 +95,13 @@ def _guest(watched: GuestWatch, load: float | None) -> Facts:
     symbols, kernel = watched.symbols, watched.kernel
     if kernel is None or symbols.table is None:
         return Facts(load, note=symbols.note)
-    _, uptime = kernel.clock()
-    return Facts(
-        load,
-        _plain(kernel.release),
-        _plain(kernel.command_line),
-        uptime,
-        kernel.cpus,
-        len(symbols.table),
-        symbols.source,
-        symbols.note,
-    )
-
-
-def _plain(text: str) -> str:
-    """Text of a guest's without what would steer a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    try:
+        _, uptime = kernel.clock()
+        line, cpus = one_line(kernel.command_line), kernel.cpus
+    except KvmperfError as error:  # it has ended since it was searched
+        return Facts(load, note=str(error))
+    count = len(symbols.table)
+    return Facts(load, kernel.release, line, uptime, cpus, count, symbols.source, symbols.note)
 
 
 def _ran(machine: Machine) -> float | None:

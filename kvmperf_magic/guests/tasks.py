@@ -19,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from kvmperf_magic.blob import text
 from kvmperf_magic.errors import KvmperfError
 from kvmperf_magic.guests.linux import LinuxKernel
 from kvmperf_magic.guests.machine import Machine
@@ -76,7 +77,10 @@ class CurrentTasks:
 
     def look(self) -> list[Task | None]:
         """What each CPU runs now; None where that could not be read."""
-        return [self._task(self._paging.number(place)) for place in self._tasks]
+        found = [self._task(self._paging.number(place)) for place in self._tasks]
+        if None in found:  # a kernel that is starting has not mapped all of its memory yet
+            self._paging = self._paging.afresh()
+        return found
 
     def _task(self, address: int) -> Task | None:
         data = self._paging.read(address + self._first, self._size) if address else b""
@@ -125,7 +129,7 @@ class TaskLooks:
             told = json.loads(line)
             machine, count = int(told["machine"]), int(told["looks"])
             every = float(told["every"])
-            tasks = [Task(int(pid), int(tid), str(comm)) for pid, tid, comm in told["tasks"]]
+            tasks = [Task(_pid(pid), _pid(tid), text(comm)) for pid, tid, comm in told["tasks"]]
             if not (0 <= count <= _MOST_LOOKS and 0 <= machine < 1 << 31 and 0 < every < 1e6):
                 raise ValueError("a number that cannot be")
             plain = zlib.decompressobj().decompress(body, count * 16 + 1)
@@ -145,7 +149,13 @@ class TaskLooks:
         task = np.frombuffer(plain, "<i4", count, count * 12)
         if count and not (task.min() >= 0 and task.max() < len(tasks)):
             raise ValueError("looks at guest tasks that there are not")
+        if count and not (cpu.min() >= 0 and cpu.max() < _MOST_CPUS):
+            raise ValueError("looks at CPUs that there cannot be")
         return cls(machine, every, time, cpu, task, tasks)
+
+
+def _pid(value: Any) -> int:
+    return int(value) & 0xFFFFFFFF
 
 
 class TaskSampler:
@@ -203,7 +213,8 @@ class TaskSampler:
 
     def _look(self, pid: int, watched: GuestWatch) -> None:
         kernel = watched.kernel
-        if kernel is None:  # not found yet, which others see to
+        # not found yet, which others see to; or nothing to be looked at so often
+        if kernel is None or not kernel.memory.vmm.cheap:
             return
         known = self._current.get(pid)
         if known is None or known[0] is not kernel:
@@ -283,12 +294,10 @@ def tasks_of(
         reach = int(_NEAR * one.every * 1e9)
         codes = np.array([names.setdefault(task.comm, len(names)) for task in one.tasks], np.int32)
         pids = np.array([task.pid for task in one.tasks], np.int64).astype(np.int32)
-        for cpu in np.unique(one.cpu).tolist():
+        for cpu in np.intersect1d(one.cpu, vcpu[machine == one.machine]).tolist():
             rows = np.flatnonzero((machine == one.machine) & (vcpu == cpu))
             mine = one.cpu == cpu
             at, task = one.time[mine].astype(np.int64), one.task[mine]
-            if not len(rows):
-                continue
             when = time[rows].astype(np.int64)
             after = np.searchsorted(at, when, side="left")
             before = np.maximum(after - 1, 0)

@@ -9,16 +9,17 @@ are for the reader to tell apart.
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvmperf_magic.guests.memory import HOLES
-from kvmperf_magic.guests.vmmmemory import PAGE, Mapping, VmmMemory
+from kvmperf_magic.guests.budget import Budget
+from kvmperf_magic.guests.linux import IMAGE, Boot
+from kvmperf_magic.guests.memory import HOLES, Access
+from kvmperf_magic.guests.vmmmemory import PAGE, Mapping
 from kvmperf_magic.parallel import blocks
 
 _BEGIN = b"OSRELEASE="
@@ -27,8 +28,8 @@ _NOTE = b"VMCOREINFO\0\0"
 _NOTE_HEADER = 12
 _LOOKED_AT = _NOTE_HEADER + len(_NOTE)
 _PIECE = 64 << 20  # bytes between looks at the clock
+_RELEASE = re.compile(r"[!-~]{1,64}")  # struct new_utsname has 65 bytes for it
 _LINE = re.compile(r"([A-Z_-]+(?:\([\w.]+\))?)=(.*)")
-_IMAGE = 0xFFFFFFFF80000000  # __START_KERNEL_map
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class Vmcoreinfo:
 
     @property
     def release(self) -> str:
-        return self.fields.get("OSRELEASE", "")
+        """The kernel's version; "" where it is no word: then this is no kernel's page."""
+        release = self.fields.get("OSRELEASE", "")
+        return release if _RELEASE.fullmatch(release) else ""
 
     @property
     def build_id(self) -> str:
@@ -55,7 +58,8 @@ class Vmcoreinfo:
 
     def symbol(self, name: str) -> int | None:
         """The address of a kernel symbol."""
-        return _number(self.fields.get(f"SYMBOL({name})"), 16)
+        address = _number(self.fields.get(f"SYMBOL({name})"), 16)
+        return address if address is not None and 0 <= address < 2**64 else None
 
     def number(self, name: str) -> int | None:
         return _number(self.fields.get(f"NUMBER({name})"), 0)
@@ -67,36 +71,43 @@ class Vmcoreinfo:
     @property
     def is_x86(self) -> bool:
         """Whether it tells what is needed to find an x86-64 kernel's image."""
-        return self.number("phys_base") is not None and (self.symbol("_stext") or 0) > _IMAGE
+        return self.number("phys_base") is not None and (self.symbol("_stext") or 0) > IMAGE
 
-    def image_physical(self, virtual: int) -> int:
-        """The physical address of something in the kernel's image, which lies in one piece."""
-        return (virtual - _IMAGE + (self.number("phys_base") or 0)) % 2**64
+    def boot(self) -> Boot:
+        """What it tells of this boot of the kernel (x86-64's, see `is_x86`)."""
+        return Boot(
+            self.release,
+            self.build_id,
+            self.number("phys_base") or 0,
+            self.symbol("_stext") or 0,
+            self.symbol("init_top_pgt") or self.symbol("swapper_pg_dir") or 0,
+            bool(self.number("pgtable_l5_enabled")),
+            self.number("sme_mask") or 0,
+            self.host,
+            self.page,
+        )
 
 
 class Search:
     """All vmcoreinfo pages in these mappings, as they are found: iterate over it.
 
     Where the kernel mostly puts its page is looked at first, so that a large guest need not be
-    searched to its end. `progress` is told bytes done and bytes in all. `complete` is False while
-    there is more to look at: also after the last one, where `seconds` were over before.
+    searched to its end. `complete` is False while there is more to look at: also after the last
+    one, where the budget was spent before.
     """
 
     def __init__(
         self,
-        vmm: VmmMemory,
+        vmm: Access,
         mappings: Sequence[Mapping],
-        seconds: float,
-        progress: Callable[[int, int], None] | None = None,
+        budget: Budget,
     ) -> None:
         self._vmm = vmm
         self._mappings = mappings
-        self._seconds = seconds
-        self._progress = progress
+        self._budget = budget
         self.complete = False
 
     def __iter__(self) -> Iterator[Vmcoreinfo]:
-        end = time.monotonic() + self._seconds
         ranges = sorted(
             (part for one in self._mappings for part in _parts(one)), key=lambda part: part[0]
         )
@@ -104,9 +115,7 @@ class Search:
         for _, start, stop in ranges:
             yield from self._in(start, stop)
             done += stop - start
-            if self._progress is not None:
-                self._progress(done, total)
-            if time.monotonic() > end:
+            if not self._budget.spend(done, total):
                 return
         self.complete = True
 
@@ -143,7 +152,7 @@ def _parts(mapping: Mapping) -> list[tuple[int, int, int]]:
     return found
 
 
-def _heads(vmm: VmmMemory, pages: NDArray[np.uint64], rows: slice) -> NDArray[np.uint8]:
+def _heads(vmm: Access, pages: NDArray[np.uint64], rows: slice) -> NDArray[np.uint8]:
     return vmm.gather(pages[rows], _LOOKED_AT)
 
 

@@ -47,9 +47,12 @@ class VmmMemory:
     """One process. Raises NotPermittedError where it may not be looked into, TargetError where
     it has ended."""
 
+    physical = False
+    cheap = True
+
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self._started = self._start_time()
+        self._started = start_time(self.pid)
         try:
             self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -61,7 +64,7 @@ class VmmMemory:
 
     def alive(self) -> bool:
         """Whether the process still is the one it was: numbers are given away again."""
-        return self._started != "" and self._start_time() == self._started
+        return self._started != "" and start_time(self.pid) == self._started
 
     def mappings(self) -> list[Mapping]:
         """All mappings by address; pieces of one range that only flags tell apart are one."""
@@ -93,6 +96,13 @@ class VmmMemory:
         """The same, and pages that were swapped out count as well."""
         return np.asarray(self._entries(start, end) & (_PRESENT | _SWAPPED) != 0)
 
+    def exist(self, address: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Of pages here and there: whether each is in memory or swapped out."""
+        entries = b"".join(
+            os.pread(self._pagemap, 8, at // PAGE * 8).ljust(8, b"\0") for at in address.tolist()
+        )
+        return np.asarray(np.frombuffer(entries, np.uint64) & (_PRESENT | _SWAPPED) != 0)
+
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes, fewer where the mapping ends or its pages cannot be read."""
         buffer = np.empty(size, np.uint8)
@@ -119,6 +129,9 @@ class VmmMemory:
             at += whole if whole == len(pieces[batch]) else whole + 1
         return rows
 
+    def rest(self) -> None:
+        """Nothing is held meanwhile."""
+
     def _readv(self, buffer: NDArray[np.uint8], pieces: NDArray[np.uint64]) -> int:
         """process_vm_readv() into the whole of `buffer`: bytes read, -1 where none could be."""
         own = np.array([[buffer.ctypes.data, buffer.nbytes]], np.uint64)
@@ -143,14 +156,6 @@ class VmmMemory:
         found[: len(data) // 8] = np.frombuffer(data, np.uint64, len(data) // 8)
         return found
 
-    def _start_time(self) -> str:
-        """When it started, as proc(5) has it in field 22 of stat."""
-        try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text(errors="replace")
-        except OSError:
-            return ""
-        return stat.rpartition(")")[2].split()[19]
-
     def _refused(self, error: OSError) -> NotPermittedError | TargetError:
         if error.errno in (errno.ESRCH, errno.ENOENT):
             return TargetError(f"process {self.pid} has ended")
@@ -158,6 +163,15 @@ class VmmMemory:
             f"the memory of process {self.pid} cannot be read: {error.strerror}",
             "run as root, or give the right to ptrace it (CAP_SYS_PTRACE)",
         )
+
+
+def start_time(pid: int) -> str:
+    """When a process started, as proc(5) has it in field 22 of stat; "" where it is not there."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
 
 
 def _continues(last: Mapping, one: Mapping) -> bool:

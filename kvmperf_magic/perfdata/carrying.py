@@ -37,6 +37,10 @@ def with_feature(path: str, buffer: Buffer, feature: int, body: bytes) -> Iterab
         number: struct.unpack_from("<QQ", buffer, table + _ENTRY * i)
         for i, number in enumerate(header.features)
     }
+    if header.attrs.offset >= behind:
+        raise _refused(path, "has its events behind its records")
+    if any(offset + size > len(buffer) for offset, size in sections.values()):
+        raise _refused(path, "has sections that reach beyond its end")
     grown = 0 if feature in sections else _ENTRY
     moved = {
         number: (offset + grown if offset >= behind else offset, size)

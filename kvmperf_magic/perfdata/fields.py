@@ -47,6 +47,10 @@ class Fields:
     def __len__(self) -> int:
         return len(self._samples)
 
+    def __repr__(self) -> str:
+        named = ", ".join(self.names_of(self._events)) or "none"
+        return f"<Fields of {len(self):,} samples: {named}>"
+
     @staticmethod
     def names_of(events: Sequence[Event]) -> list[str]:
         """The fields that some of these events record."""

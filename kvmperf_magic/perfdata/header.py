@@ -150,6 +150,9 @@ class Header:
         codes = np.arange(len(names), dtype=np.int32)
         return Table({"what": Categorical(codes, names), "value": Categorical(codes, values)})
 
+    def __repr__(self) -> str:
+        return repr(self.table())
+
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
 

@@ -192,8 +192,8 @@ def _members(
         if not _NAME.fullmatch(member.name):
             raise _damaged(path, _HEAD, f"no member is called {member.name!r}")
         for small, size, crc in one["blocks"]:
-            if not 0 < small <= size <= _BLOCK:
-                raise _damaged(path, at, f"a block of {small} bytes that are to be {size}")
+            if {*map(type, (small, size, crc))} != {int} or not 0 < small <= size <= _BLOCK:
+                raise _damaged(path, at, f"a block of {small!r} bytes that are to be {size!r}")
             if at + small > end:
                 what = f"the file is cut off: {at + small - end} bytes of {member.name!r} miss"
                 raise _damaged(path, end, what)

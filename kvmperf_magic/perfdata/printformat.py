@@ -29,6 +29,14 @@ _ESCAPES = {"n": "\n", "t": "\t", "0": "\0"}
 _DEPTH = 40  # of brackets and of operators on fields in a row: far more than any kernel has
 _MASK = (1 << 64) - 1
 
+
+def _quotient(a: int, b: int) -> int:
+    """As C divides: towards 0. What divides by 0 in the kernel would be a crash there; here it is
+    0."""
+    whole = abs(a) // abs(b) if b else 0
+    return -whole if (a < 0) != (b < 0) else whole
+
+
 # how tightly an operator binds, and what it does
 _BINARY: dict[str, tuple[int, Callable[[int, int], int]]] = {
     "||": (0, lambda a, b: int(bool(a) or bool(b))),
@@ -47,9 +55,8 @@ _BINARY: dict[str, tuple[int, Callable[[int, int], int]]] = {
     "+": (8, operator.add),
     "-": (8, operator.sub),
     "*": (9, operator.mul),
-    # what divides by 0 in the kernel would be a crash there; here it is 0
-    "/": (9, lambda a, b: a // b if b else 0),
-    "%": (9, lambda a, b: a % b if b else 0),
+    "/": (9, _quotient),
+    "%": (9, lambda a, b: a - b * _quotient(a, b) if b else 0),
 }
 _UNARY: dict[str, Callable[[int], int]] = {
     "-": operator.neg,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from kvmperf_magic.errors import one_line
 from kvmperf_magic.table import Table
 
 _MOST_ROWS = 60  # the renderers of tables want no more
@@ -48,10 +49,12 @@ class TableView:
     def __repr__(self) -> str:
         from kvmperf_widgets.tables import text_table
 
-        return f"{self.headline}\n{text_table(self.shown, self._values(), len(self.table))}"
+        return (
+            f"{one_line(self.headline)}\n{text_table(self.shown, self._values(), len(self.table))}"
+        )
 
     def _repr_html_(self) -> str:
         from kvmperf_widgets.tables import html_table
 
         table = html_table(self.shown, self._values(), len(self.table), bars=self.bars)
-        return f"<p>{escape(self.headline)}</p>{table}"
+        return f"<p>{escape(one_line(self.headline))}</p>{table}"

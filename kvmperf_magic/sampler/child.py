@@ -1,8 +1,9 @@
 """The recording process: told on stdin what to do, tells on stdout how it goes.
 
 stdin: one line of JSON, then "attached" for each attachment that lies in the descriptor for them,
-and "stop", or its end. stdout: JSON lines, each with an "event":
-notice, started, status, error, end. The process ends with its parent, whatever ends that.
+"enough" to sample no more, and "stop", or its end. stdout: JSON lines, each with an "event":
+notice, started, status, over (it samples no more, and waits for "stop"), error, end. The process
+ends with its parent, whatever ends that.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class Child:
         self._enabled = 0
         self._commands = b""
         self._sink: Sink | None = None
+        self._told_to_stop = False
         self._attached = 0  # bytes of attachments that were written
 
     def run(self) -> None:
@@ -123,12 +125,16 @@ class Child:
             trailer = records.sample_id(counters.events[0].attr.sample_type)
             synthesizer = Synthesizer(trailer, data=options.user_stack > 0)
             self._synthesize(synthesizer, sink, counters.sees_kernel)
-            loop = RecordingLoop(counters, sink, self._wakers(), self._status)
+            wakers = self._wakers()
+            loop = RecordingLoop(counters, sink, wakers, self._status)
             self._start(counters)
             try:
                 loop.run(options.duration)
                 counters.disable()
                 loop.drain()
+                if options.linger:
+                    sink.flush()
+                    self._linger(wakers)
             except FileError:  # the disk is full: what was written before stays, and is told
                 sink.flush()
                 raise
@@ -189,6 +195,7 @@ class Child:
         self.talk.say(
             "started",
             events=[e.spec.name for e in counters.events if not e.tracking],
+            inode=self._sink.inode if isinstance(self._sink, FileSink) else 0,
             command_pid=None if self._workload is None else self._workload.pid,
         )
 
@@ -209,12 +216,25 @@ class Child:
             wakers[self._workload.pidfd] = self._workload.reap
         return wakers
 
+    def _linger(self, wakers: dict[int, Callable[[], bool]]) -> None:
+        """Until the parent has nothing more to attach."""
+        self.talk.say("over")
+        poll = select.poll()
+        command = None if self._workload is None else self._workload.pidfd
+        for fd in wakers.keys() - {command}:
+            poll.register(fd, select.POLLIN)
+        while not self._told_to_stop:
+            for fd, _ in poll.poll():
+                if wakers[fd]() and fd != _STDIN:  # the parent's end, or a signal
+                    return
+
     def _hear(self) -> bool:
         heard = os.read(_STDIN, 4096)
         *lines, self._commands = (self._commands + heard).split(b"\n")
         if b"attached" in lines:
             self._write_attachments()
-        return not heard or b"stop" in lines
+        self._told_to_stop = not heard or b"stop" in lines
+        return self._told_to_stop or b"enough" in lines
 
     def _write_attachments(self) -> None:
         """Each is its length, u64, its kind, and its bytes."""
@@ -245,6 +265,7 @@ class Child:
             "command": self.options.command,
             "notices": self._counters.notices,
             "machines": self.options.machines,
+            "symbols": self.options.symbols,
             "progress": asdict(progress),
         }
         return facts.of_machine() | facts.of_recording(

@@ -28,7 +28,7 @@ from kvmperf_magic.perfdata.features import encode_group_desc
 from kvmperf_magic.perfdata.writer import WrittenEvent
 from kvmperf_magic.sampler import openevent
 from kvmperf_magic.sampler.events import EventSpec
-from kvmperf_magic.sampler.options import SamplerOptions
+from kvmperf_magic.sampler.options import DEFAULT_FREQUENCY, SamplerOptions
 from kvmperf_magic.sampler.ring import Ring
 from kvmperf_magic.sampler.sysfs import read_int
 from kvmperf_magic.sampler.targets import Target
@@ -255,7 +255,7 @@ def _raise_open_files() -> None:
 
 def _clamp_frequency(options: SamplerOptions, say: Callable[[str], None]) -> SamplerOptions:
     most = read_int("/proc/sys/kernel/perf_event_max_sample_rate")
-    asked = options.frequency or openevent.DEFAULT_FREQUENCY
+    asked = options.frequency or DEFAULT_FREQUENCY
     if most is None or options.period or asked <= most:
         return options
     say(

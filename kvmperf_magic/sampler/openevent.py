@@ -30,11 +30,10 @@ from kvmperf_magic.perfdata.abi import (
     SampleType,
 )
 from kvmperf_magic.sampler.events import MAX_PRECISE, EventSpec
-from kvmperf_magic.sampler.options import SamplerOptions
+from kvmperf_magic.sampler.options import DEFAULT_FREQUENCY, SamplerOptions
 from kvmperf_magic.sampler.sysfs import read_int
 
 SOFTWARE_CPU_CLOCK, SOFTWARE_DUMMY, HARDWARE_CYCLES = 0, 9, 0
-DEFAULT_FREQUENCY = 4000  # perf record's
 BASE_SAMPLE = (
     SampleType.IDENTIFIER
     | SampleType.IP

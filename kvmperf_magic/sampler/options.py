@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
+import resource
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kvmperf_magic.errors import QueryError
+from kvmperf_magic.sampler.sysfs import read_int
 
 DEFAULT_USER_STACK = 8192  # perf's
 MOST_USER_STACK = 65528  # sample_stack_user is below USHRT_MAX, in words
+DEFAULT_FREQUENCY = 4000  # perf record's
+_MAX_RATE = "/proc/sys/kernel/perf_event_max_sample_rate"
+_UNITS = {"B": 0, "K": 10, "M": 20, "G": 30}  # as perf spells sizes: tools/lib/api, parse_tag_value
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,8 @@ class SamplerOptions:
     `callchain` has the kernel walk the stacks; with `branch_stack` the user part is the
     processor's last branches, kept as a call stack.
     `machines` are `Machine.to_json()` of what runs: guests get a kernel map in the recording.
+    With `linger` it is there until it is told to stop, whatever ended the sampling: until then
+    more can be attached. `symbols` is `SymbolOptions.to_json()`, for who opens the recording.
     """
 
     events: list[str] = field(default_factory=lambda: ["cycles"])
@@ -42,8 +51,10 @@ class SamplerOptions:
     output: str | None = None
     duration: float | None = None
     machines: list[dict[str, Any]] = field(default_factory=list)
+    symbols: dict[str, Any] = field(default_factory=dict)
     cmdline: list[str] = field(default_factory=list)
     user_only: bool = False
+    linger: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -73,3 +84,49 @@ def call_graph(told: str | bool) -> dict[str, Any]:
     if mode not in {"fp", "lbr", "no"} or comma:
         raise QueryError(f"no call graph {told!r}", "there are fp, dwarf, dwarf,BYTES and lbr")
     return {"callchain": mode != "no", "branch_stack": mode == "lbr"}
+
+
+def sample_rate(frequency: int | str | None, period: int | None) -> dict[str, Any]:
+    """perf's -F (in Hz, or "max") and -c as options; without both its default of 4000 Hz.
+
+    QueryError for what is no rate.
+    """
+    if period is not None:
+        return {"frequency": None, "period": _positive("period", period, "events")}
+    if frequency is None:
+        return {"frequency": DEFAULT_FREQUENCY, "period": None}
+    if frequency == "max":
+        # tools/perf/util/record.c: record_opts__config_freq()
+        frequency = read_int(_MAX_RATE) or DEFAULT_FREQUENCY
+    return {"frequency": _positive("frequency", frequency, "Hz"), "period": None}
+
+
+def ring_pages(told: int | str) -> int:
+    """perf's -m: pages, or a size as 512K; what is no power of two is rounded up to one.
+
+    QueryError for what is neither (tools/perf/builtin-record.c: parse_pages_arg()).
+    """
+    pages = told
+    if isinstance(told, str):
+        found = re.fullmatch(r"(\d+)([BKMG]?)", told)
+        if found is None:
+            raise QueryError(f"mmap_pages {told!r} is no number of pages", "as 128, or 512K")
+        number, unit = int(found[1]), found[2]
+        size = resource.getpagesize()
+        pages = -(-(number << _UNITS[unit]) // size) if unit else number
+    return 1 << (_positive("mmap_pages", pages, "pages") - 1).bit_length()
+
+
+def seconds(duration: float | None) -> float | None:
+    """A length of time; None has no end. QueryError for what is no time to record in."""
+    if duration is None:
+        return None
+    if isinstance(duration, bool) or not isinstance(duration, int | float) or not duration > 0:
+        raise QueryError(f"a duration of {duration!r} is none", "seconds, more than 0")
+    return None if math.isinf(duration) else duration
+
+
+def _positive(what: str, value: object, unit: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise QueryError(f"{what} {value!r} cannot be", f"a whole number of {unit}, 1 or more")
+    return value

@@ -60,6 +60,7 @@ class _Heard:
     started: dict[str, Any] | None = None
     ended: dict[str, Any] | None = None
     error: KvmperfError | None = None
+    over: bool = False
     closed: bool = False
 
     def take(self, told: dict[str, Any]) -> None:
@@ -71,6 +72,8 @@ class _Heard:
                 self.started = told
             elif event == "error":
                 self.error = _carried(told)
+            elif event == "over":
+                self.over = True
             if event == "end":
                 self.ended = told
             if event in {"status", "end"}:
@@ -177,6 +180,11 @@ class SamplerProcess:
         return list((self._heard.started or {}).get("events", []))
 
     @property
+    def inode(self) -> int:
+        """Of the file that it writes, whatever that is called by now; 0 of a stream."""
+        return int((self._heard.started or {}).get("inode", 0))
+
+    @property
     def pid(self) -> int:
         return self._child.pid
 
@@ -192,8 +200,9 @@ class SamplerProcess:
 
     def running(self, timeout: float = 0) -> bool:
         """Whether it still records, waiting for its end so many seconds at most."""
-        with self._heard.changed:
-            return not self._heard.changed.wait_for(lambda: self._heard.closed, timeout)
+        heard = self._heard
+        with heard.changed:
+            return not heard.changed.wait_for(lambda: heard.over or heard.closed, timeout)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Whether it has ended within `timeout` seconds (None: wait as long as it takes).
@@ -210,6 +219,10 @@ class SamplerProcess:
         if self._heard.ended is None:
             raise self._death()
         return True
+
+    def enough(self) -> None:
+        """Sample no more; what `linger`s can still be attached to."""
+        self._tell(b"enough\n")
 
     def stop(self) -> Stats:
         """End it, wait until the file is whole, give the last stats. Raises as wait()."""
@@ -282,7 +295,7 @@ class SamplerProcess:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if self.running():
+            if self.running() or self.options.linger:
                 self.stop()
         finally:
             self.close()

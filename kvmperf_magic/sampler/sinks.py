@@ -42,6 +42,7 @@ class FileSink:
         self.close = self._writer.close
         self.finish = self._writer.finish
         self.dropped = 0
+        self.inode = os.fstat(self._writer.fd).st_ino  # whatever its name is later
 
     @property
     def size(self) -> int:

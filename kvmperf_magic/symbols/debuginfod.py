@@ -42,16 +42,20 @@ class Debuginfod:
         """What the option `debuginfod` stands for: True is DEBUGINFOD_URLS.
 
         Raises:
-            SymbolError: no server is named, or something that is none.
+            SymbolError: no server is named that may be asked, or something that is none.
         """
         if not wanted:
             return None
-        words: Sequence[str] = os.environ.get("DEBUGINFOD_URLS", "").split()
+        told = os.environ.get("DEBUGINFOD_URLS", "")
+        words: Sequence[str] = _unsigned(told)
         if wanted is not True:
             words = wanted.split() if isinstance(wanted, str) else list(wanted)
         if not words:
             raise SymbolError(
-                "debuginfod: DEBUGINFOD_URLS names no server", "set it, or give debuginfod=URL"
+                "debuginfod: DEBUGINFOD_URLS wants signatures (ima:), which are not checked here"
+                if told.split()
+                else "debuginfod: DEBUGINFOD_URLS names no server",
+                "set it, or give debuginfod=URL",
             )
         for url in words:
             if not re.match("https?://[^/]", url):
@@ -94,6 +98,20 @@ class Debuginfod:
                 reason = getattr(error, "reason", error)
                 self._missing[url] = f"is not to be had: {reason}"
         return None
+
+
+def _unsigned(told: str) -> list[str]:
+    """The servers of DEBUGINFOD_URLS without those behind `ima:enforcing`, up to an `ima:ignore`:
+    of these only files with a signature are wanted, and debuginfod's own clients, with whom the
+    cache is shared, take what is there for checked (elfutils 0.192: debuginfod-client.c)."""
+    found: list[str] = []
+    signed = False
+    for word in told.split():
+        if word.startswith("ima:"):
+            signed = word != "ima:ignore"
+        elif not signed:
+            found.append(word)
+    return found
 
 
 def _timeout() -> float:

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvmperf_magic.blob import text
 from kvmperf_magic.symbols.symboltable import SymbolTable, fill_ends, find_marks
 from kvmperf_magic.table import Categorical
 
 _FORMAT = 1
 _LEVEL = 3  # of zlib: a higher one takes twice as long for a tenth less
 _MOST_SYMBOLS = 8_000_000
-_MOST_BYTES = 1 << 30
+_MOST_BYTES = 1 << 29
+_TIMES = 64  # what unpacks to more than so many times its size is a bomb: these shrink to a fifth
 _MOST_MODULES = 1 << 16
 _FIELDS = {"pid": int, "name": str, "source": str, "note": str, "release": str} | {
     "build_id": str,
@@ -79,7 +81,8 @@ class GuestSymbols:
         if not (0 <= told["pid"] < 1 << 31 and 0 <= told["since"] < 1 << 63):
             raise ValueError("guest symbols of no process")
         table = _table(told, body) if "symbols" in told else None
-        return cls(table=table, **{name: told[name] for name in _FIELDS})
+        texts = {name: text(told[name]) for name, kind in _FIELDS.items() if kind is str}
+        return cls(told["pid"], since=told["since"], table=table, **texts)
 
 
 class Boots:
@@ -138,7 +141,7 @@ def _table(told: dict[str, Any], body: bytes) -> SymbolTable:
         and type(size) is int
         and isinstance(modules, list)
         and 0 <= count <= _MOST_SYMBOLS
-        and count * 11 <= size <= _MOST_BYTES
+        and count * 11 <= size <= min(_MOST_BYTES, _TIMES * len(body))
         and len(modules) <= _MOST_MODULES
         and all(isinstance(name, str) for name in modules)
     ):
@@ -171,5 +174,5 @@ def _table(told: dict[str, Any], body: bytes) -> SymbolTable:
         raise ValueError("guest symbols whose ends cannot be") from None
     if (end < start).any():
         raise ValueError("guest symbols that end before they begin")
-    column = Categorical(codes, modules)
+    column = Categorical(codes, [text(name) for name in modules])
     return SymbolTable(start, end, strings, name_at, length, types, column, marks)

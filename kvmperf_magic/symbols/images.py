@@ -7,6 +7,7 @@ compiler (its dump before its perf map).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -320,16 +321,18 @@ class Images:
         key = name, "", pid
         self._users.setdefault(key, set()).add(pid)
         found = self._images.get(key)
-        path = perfmap.path_of(pid, alive=self._alive(pid))
-        if path is None:
+        opened = perfmap.opened(pid, alive=self._alive(pid))
+        if opened is None:
             found = found or Image(None, None, "", "no perf map")
         else:
-            # a JIT compiler adds to its map as it goes
-            size = path.stat().st_size
-            if found is None or found.note != f"{size} bytes":
-                table = perfmap.parse(path.read_bytes())
-                named = NamedTable(table, self._names, readable=self._options.demangle)
-                found = Image(named, None, str(path), f"{size} bytes", len(table))
+            path, file = opened
+            with file:
+                # a JIT compiler adds to its map as it goes
+                size = os.fstat(file.fileno()).st_size
+                if found is None or found.note != f"{size} bytes":
+                    table = perfmap.parse(file.read(size))
+                    named = NamedTable(table, self._names, readable=self._options.demangle)
+                    found = Image(named, None, str(path), f"{size} bytes", len(table))
         self._images[key] = found
         return found
 

@@ -8,11 +8,10 @@ which no address has two names. The code itself is stepped over.
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
-import stat
 import struct
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kvmperf_magic.symbols.perfmap import owners, process_root
+from kvmperf_magic.symbols.perfmap import believed, owners, process_root
 from kvmperf_magic.symbols.symboltable import NO_SYMBOLS, SymbolTable
 from kvmperf_magic.table import Categorical, Table
 
@@ -33,6 +32,7 @@ _HEADER, _RECORD = struct.Struct("IIIIIIQQ"), struct.Struct("IIQ")
 _LOADED, _MOVED = struct.Struct("IIQQQQ"), struct.Struct("IIQQQQQ")
 _ARCH_TIMESTAMP = 1  # JITDUMP_FLAGS_ARCH_TIMESTAMP: times are the processor's, not the clock's
 _LONGEST_NAME = 4096
+_PIECE = 1 << 16
 _MOST_LOADS = 1 << 20
 _GENERATIONS = 2048  # more would take longer than they are worth: the later code counts then
 
@@ -128,30 +128,29 @@ class Dump:
         path, pid = self.path, self._pid
         for place in (process_root(pid) / path.lstrip("/") if alive else Path(path), Path(path)):
             try:
-                # a pipe would let the open wait for a writer
-                handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-                with os.fdopen(handle, "rb") as file:
-                    found = os.fstat(file.fileno())
-                    # as of perf maps: anybody could have written it
-                    trusted = found.st_uid in owners(pid, alive=alive)
-                    if stat.S_ISREG(found.st_mode) and trusted:
-                        return self._go_on(file.fileno(), found, str(place))
+                # as of perf maps: anybody could have written it
+                opened = believed(place, owners(pid, alive=alive), sys.maxsize)
+                if opened is None:
                     self._forget("the dump is no file of its process's user")
+                    continue
+                with opened as file:
+                    return self._go_on(file.fileno(), str(place))
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
                 self._forget(f"the dump cannot be read: {error}")
         return self._jit
 
-    def _go_on(self, fd: int, found: os.stat_result, place: str) -> Jit:
-        file = found.st_dev, found.st_ino
-        if (file, found.st_size) == (self._file, self._size):
+    def _go_on(self, descriptor: int, place: str) -> Jit:
+        found = os.fstat(descriptor)
+        file, size = (found.st_dev, found.st_ino), found.st_size
+        if (file, size) == (self._file, self._size):
             return self._jit
-        with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as data:
-            if self._reading is None or file != self._file or len(data) < self._reading.at:
-                self._reading = _Reading(data)
-            self._reading.go_on(data)
-            self._file, self._size = file, len(data)
+        read = _Pieces(descriptor)
+        if self._reading is None or file != self._file or size < self._reading.at:
+            self._reading = _Reading(read)
+        self._reading.go_on(read, size)
+        self._file, self._size = file, size
         self._jit = self._reading.jit(place, timed=self._timed)
         return self._jit
 
@@ -165,9 +164,32 @@ class Dump:
 
 def parse(data: bytes, path: str = "", *, timed: bool = True) -> Jit:
     """A dump's bytes, up to where it was written. ValueError for what is no dump."""
-    reading = _Reading(data)
-    reading.go_on(data)
+
+    def read(at: int, size: int) -> bytes:
+        return data[at : at + size]
+
+    reading = _Reading(read)
+    reading.go_on(read, len(data))
     return reading.jit(path, timed=timed)
+
+
+_Read = Callable[[int, int], bytes]  # (offset, size) -> bytes, fewer where there are no more
+
+
+class _Pieces:
+    """A file read piece by piece. Not mapped: a page that its owner has cut off meanwhile would
+    be a SIGBUS."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._start, self._piece = 0, b""
+
+    def __call__(self, at: int, size: int) -> bytes:
+        skip = at - self._start
+        if not 0 <= skip <= skip + size <= len(self._piece):
+            self._start, skip = at, 0
+            self._piece = os.pread(self._descriptor, max(size, _PIECE), at)
+        return self._piece[skip : skip + size]
 
 
 _Load = tuple[int, int, int, bytes]
@@ -176,13 +198,14 @@ _Load = tuple[int, int, int, bytes]
 class _Reading:
     """What was read of a dump, record by record, up to `at`."""
 
-    def __init__(self, data: bytes | mmap.mmap) -> None:
+    def __init__(self, read: _Read) -> None:
         """ValueError for what is no dump."""
-        if len(data) < _HEADER.size or data[:4] not in (b"DTiJ", b"JiTD"):
-            raise ValueError(f"it begins with {bytes(data[:4])!r}")
-        self._order = "<" if data[:4] == b"DTiJ" else ">"
-        self._flags = struct.unpack_from(self._order + _HEADER.format, data)[7]
-        self.at = max(struct.unpack_from(self._order + "I", data, 8)[0], _HEADER.size)
+        head = read(0, _HEADER.size)
+        if len(head) < _HEADER.size or head[:4] not in (b"DTiJ", b"JiTD"):
+            raise ValueError(f"it begins with {head[:4]!r}")
+        self._order = "<" if head[:4] == b"DTiJ" else ">"
+        _, _, first, *_, self._flags = struct.unpack(self._order + _HEADER.format, head)
+        self.at = max(first, len(head))
         self._names: dict[int, bytes] = {}
         self._loads: list[_Load] = []
 
@@ -199,24 +222,25 @@ class _Reading:
             notes.append("of code that had the same place only the last is known")
         return Jit(path, starts, _Tables(code), "; ".join(notes), len(loads))
 
-    def go_on(self, data: bytes | mmap.mmap) -> None:
-        """Read on, up to a record that is cut off: its writer may be in the middle of it."""
+    def go_on(self, read: _Read, end: int) -> None:
+        """Read on, up to a record that `end` cuts off: its writer may be in the middle of it."""
         record, loaded, moved = (
             struct.Struct(self._order + one.format) for one in (_RECORD, _LOADED, _MOVED)
         )
-        while self.at + record.size <= len(data) and len(self._loads) < _MOST_LOADS:
-            kind, size, time = record.unpack_from(data, self.at)
-            body, stop = self.at + record.size, self.at + size
-            if size < record.size or stop > len(data) or kind == _CLOSE:
+        while len(self._loads) < _MOST_LOADS:
+            whole = read(self.at, record.size + loaded.size + _LONGEST_NAME)
+            if len(whole) < record.size:
                 return
-            self.at = stop
-            if kind == _LOAD and body + loaded.size < stop:
-                _, _, _, start, length, index = loaded.unpack_from(data, body)
-                end = min(stop, body + loaded.size + _LONGEST_NAME)
-                name = bytes(data[body + loaded.size : end]).split(b"\0", 1)[0]
-                self._names[index] = name
-            elif kind == _MOVE and body + moved.size <= stop:
-                _, _, _, _, start, length, index = moved.unpack_from(data, body)
+            kind, size, time = record.unpack_from(whole)
+            if size < record.size or self.at + size > end or kind == _CLOSE:
+                return
+            self.at += size
+            body = whole[record.size : size]
+            if kind == _LOAD and len(body) > loaded.size:
+                _, _, _, start, length, index = loaded.unpack_from(body)
+                self._names[index] = name = body[loaded.size :].split(b"\0", 1)[0]
+            elif kind == _MOVE and len(body) >= moved.size:
+                _, _, _, _, start, length, index = moved.unpack_from(body)
                 name = self._names.get(index, b"")
             else:
                 continue

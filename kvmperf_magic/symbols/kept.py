@@ -232,11 +232,11 @@ class _Reader:
         return Kept(
             machine=_pid(told["machine"]),
             kind=told["kind"],
-            dso=_text(told["dso"]),
-            build_id=_text(told["build_id"]),
+            dso=blob.text(told["dso"]),
+            build_id=blob.text(told["build_id"]),
             table=table,
-            source=_text(told["source"]),
-            note=_text(told["note"]),
+            source=blob.text(told["source"]),
+            note=blob.text(told["note"]),
             count=_number(told["count"]),
             segments=segments,
             processes=tuple(_pid(one) for one in told["processes"]),
@@ -293,11 +293,4 @@ def _number(value: Any) -> int:
 
 
 def _texts(values: Any) -> tuple[str, ...]:
-    return tuple(_text(one) for one in values)
-
-
-def _text(value: Any) -> str:
-    """A string that can always be shown."""
-    if not isinstance(value, str):
-        raise TypeError(f"{type(value).__name__} where a text is")
-    return value.encode("utf-8", "replace").decode()
+    return tuple(blob.text(one) for one in values)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -66,7 +68,7 @@ def parse(text: bytes) -> SymbolTable:
     )
 
 
-def path_of(pid: int, *, alive: bool) -> Path | None:
+def opened(pid: int, *, alive: bool) -> tuple[Path, BinaryIO] | None:
     """The perf map of a process: in /tmp, or in its own container's where it still runs.
 
     Anybody can write to /tmp: one that belongs to somebody else than root, the reader or the
@@ -79,10 +81,25 @@ def path_of(pid: int, *, alive: bool) -> Path | None:
         candidates.insert(0, process_root(pid) / f"tmp/perf-{inner}.map")
     for path in candidates:
         with suppress(OSError):
-            found = path.lstat()
-            owned = stat.S_ISREG(found.st_mode) and found.st_uid in trusted
-            if owned and found.st_size <= _MOST_BYTES:
-                return path
+            file = believed(path, trusted)
+            if file is not None:
+                return path, file
+    return None
+
+
+def believed(path: Path, trusted: Collection[int], most: int = _MOST_BYTES) -> BinaryIO | None:
+    """A file of one of these users, opened; None where it is no file, or another's, or has more
+    than `most` bytes. Raises OSError.
+
+    Another may be put in its place at any time, or a link, or a pipe that waits for a writer: what
+    counts is what was opened.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(handle, "rb")
+    found = os.fstat(handle)
+    if stat.S_ISREG(found.st_mode) and found.st_uid in trusted and found.st_size <= most:
+        return file
+    file.close()
     return None
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from kvmperf_magic.demo import MicroGuest
 from kvmperf_magic.errors import TargetError
-from kvmperf_magic.guests.commandline import confidential, describe, size
+from kvmperf_magic.guests.commandline import describe, size
 from kvmperf_magic.guests.discovery import find_vm, machines
 from kvmperf_magic.guests.machine import Machine, Vcpu
 
@@ -333,19 +333,3 @@ def test_sizes() -> None:
     assert [size(text, "m") for text in ("1", "1k", "2G", "1GiB", "x", "")] == [
         *(MIB, 1024, 2 << 30, 1 << 30, None, None),
     ]
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ("-machine q35,confidential-guest-support=sev0 -object sev-guest,id=sev0",
-         "confidential-guest-support=sev0"),
-        ("-object sev-snp-guest,id=a,cbitpos=51 -m 4G", "sev-snp-guest"),
-        ("-object {} -object tdx-guest,id=tdx", "tdx-guest"),
-        ("-name sev-guest,debug-threads=on -m 512", ""),
-        ("-object memory-backend-ram,id=sev-guest-ram,size=1G", ""),
-        ("", ""),
-    ],
-)  # fmt: skip
-def test_encrypted_guests_are_told_by_their_options(options: str, said: str) -> None:
-    assert confidential(["qemu-system-x86_64", *options.split()]) == said

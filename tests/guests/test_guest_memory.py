@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from kvmperf_magic.errors import TargetError
 from kvmperf_magic.guests.btf import Btf, Member
+from kvmperf_magic.guests.budget import Budget
 from kvmperf_magic.guests.memory import Block, GuestMemory, layouts, ram_mappings
 from kvmperf_magic.guests.paging_x86 import PagingX86
 from kvmperf_magic.guests.vmcoreinfo import Search
@@ -82,7 +83,7 @@ def test_only_what_exists_is_read() -> None:
                 assert whole[at + 16 : at + step] == bytes(step - 16)
             assert memory.read(3 * step + 2, 7) == whole[3 * step + 2 :][:7]
             assert memory.read(size - 5, 6) == b""
-            assert not list(Search(vmm, [ram], 5))
+            assert not list(Search(vmm, [ram], Budget(5)))
             assert (np.flatnonzero(vmm.present(ram.start, ram.end)) * PAGE == there).all()
         assert resident(pid) < before + 200  # of 128 MiB; its own end of start-up may still come
         assert vmm.alive()

@@ -128,6 +128,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(saved: bytes, tmp_path: Path) -
         ),
         ({"members": [{"name": "data", "size": 9, "blocks": [[1, 1 << 60, 0]]}]}, "a block of"),
         ({"members": [{"name": "data", "size": 9, "blocks": [[-5, 9, 0]]}]}, "a block of"),
+        ({"members": [{"name": "data", "size": 9, "blocks": [[9.0, 9.0, 0]]}]}, "a block of"),
         ({"members": [{"name": "../data", "size": 0, "blocks": []}]}, "no member is called"),
         ({"members": [{"name": "data", "size": 1e400, "blocks": []}]}, "not as it should be"),
     ],

@@ -17,6 +17,7 @@ from sampling import THREADS, alive, running, spin, until
 import kvmperf_magic
 from kvmperf_magic.errors import FileError, SamplerError
 from kvmperf_magic.perfdata.reader import read
+from kvmperf_magic.perfdata.records import GUEST_MAGIC
 from kvmperf_magic.sampler.options import SamplerOptions
 from kvmperf_magic.sampler.process import SamplerProcess
 
@@ -127,6 +128,26 @@ def test_duration_ends_it(tmp_path: Path) -> None:
     with SamplerProcess.start(options) as process:
         assert process.wait(3)
         assert process.stats().elapsed == pytest.approx(0.4, abs=0.2)
+
+
+@pytest.mark.parametrize("command", [None, [sys.executable, "-S", "-c", "pass"]])
+def test_what_lingers_samples_no_more_and_takes_what_is_still_found(
+    tmp_path: Path, command: list[str] | None
+) -> None:
+    path = tmp_path / "data"
+    options = SamplerOptions(["cpu-clock"], command=command, linger=True, output=str(path))
+    with SamplerProcess.start(options) as process:
+        if command is None:
+            process.enough()
+        assert until(lambda: not process.running(), 30)
+        assert not process.wait(0)
+        bytes_then = path.stat().st_size
+        process.attach(GUEST_MAGIC, b"found at the end")
+        process.stop()
+    file = read(path)
+    assert file.guest_notes(GUEST_MAGIC) == [b"found at the end"]
+    assert file.samples.record.max(initial=0) * 8 < bytes_then
+    assert "progress" in file.kvmperf
 
 
 def test_a_forgotten_recording_is_no_leak(tmp_path: Path) -> None:

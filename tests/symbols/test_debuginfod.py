@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -215,6 +216,22 @@ def test_kernels_come_from_there_too(built: Built) -> None:
             build_ids={"[kernel.kallsyms]": built.build_id},
         )
         assert names(one, HOST_KERNEL, built.address + slide)[0][0] == "hidden"
+
+
+def test_servers_whose_signatures_would_have_to_be_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Fedora sets the variable; none of these is asked, for nothing here checks a signature."""
+    signed = "ima:enforcing https://a.example/ https://b.example"
+    monkeypatch.setenv("DEBUGINFOD_URLS", f"http://127.0.0.1:9 {signed} ima:ignore http://[::1]:9")
+    notes: list[str] = []
+    asked = Debuginfod.of(True)
+    assert asked is not None
+    assert asked.find("ab" * 20, "debuginfo", notes) is None
+    assert re.findall(r"https?://\S+", notes[0]) == ["http://127.0.0.1:9", "http://[::1]:9"]
+    monkeypatch.setenv("DEBUGINFOD_URLS", f"{signed} ima:ignore")
+    with pytest.raises(SymbolError, match="wants signatures"):
+        Debuginfod.of(True)
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,24 @@ def test_damaged_dumps() -> None:
         jitdump.parse(b"\x7fELF" + bytes(60))
 
 
+def test_a_dump_that_is_cut_off_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner may do that at any time: the pages of a mapping would be gone."""
+    path = tmp_path / "jit-9.dump"
+    path.write_bytes(dump(*(load(i, 64 * i, 32, b"x" * 1000, i) for i in range(1000))))
+
+    plain = jitdump._Pieces.__call__
+
+    def cut(pieces: jitdump._Pieces, at: int, size: int) -> bytes:
+        if at > 1 << 16:
+            os.truncate(path, 0)
+        return plain(pieces, at, size)
+
+    monkeypatch.setattr(jitdump._Pieces, "__call__", cut)
+    assert 1 <= jitdump.Dump(str(path), 9, timed=True).read(alive=False).count < 1000
+
+
 def test_only_own_dumps_of_files_that_can_be_trusted(tmp_path: Path) -> None:
     path = tmp_path / "jit-9.dump"
     other = tmp_path / "jit-8.dump"

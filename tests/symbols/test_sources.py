@@ -235,18 +235,27 @@ def test_perf_map_that_grows() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes files of another user")
-def test_a_perf_map_of_somebody_else_is_none(tmp_path: Path) -> None:
+def test_a_perf_map_of_somebody_else_is_none() -> None:
     pid = 2**22 + 1  # beyond what the kernel gives
     path = Path(f"/tmp/perf-{pid}.map")
     path.write_bytes(b"10 10 forged\n")
     try:
-        assert perfmap.path_of(pid, alive=False) == path
-        os.chown(path, 65534, 65534)
-        assert perfmap.path_of(pid, alive=False) is None
+        opened = perfmap.opened(pid, alive=False)
+        assert opened is not None
+        with opened[1] as file:
+            # what was opened counts, whatever is there now
+            path.unlink()
+            path.symlink_to("/etc/passwd")
+            assert file.read() == b"10 10 forged\n"
+        assert opened[0] == path
+        assert perfmap.opened(pid, alive=False) is None
         path.unlink()
-        (tmp_path / "own").write_bytes(b"10 10 forged\n")
-        path.symlink_to(tmp_path / "own")
-        assert perfmap.path_of(pid, alive=False) is None
+        os.mkfifo(path)
+        assert perfmap.opened(pid, alive=False) is None
+        path.unlink()
+        path.write_bytes(b"10 10 forged\n")
+        os.chown(path, 65534, 65534)
+        assert perfmap.opened(pid, alive=False) is None
     finally:
         path.unlink()
 

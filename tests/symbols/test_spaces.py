@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from effort import cost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from perfrecord import comm_table, fork_table, mmap_table
@@ -176,24 +177,27 @@ def test_hostile_maps() -> None:
     assert place(spaces, ["/a", "/b"], 5, 9, 0) is None
 
 
-def test_speed_with_many_processes_and_samples() -> None:
-    """20,000 short processes and a million samples."""
-    n, samples = 20_000, 1_000_000
-    number = np.arange(n)
-    forks = [(100 * i + 10, i + 10, 1) for i in number.tolist()]
-    execs = [(100 * i + 20, i + 10, True) for i in number.tolist()]
+def short_processes(count: int) -> Callable[[], None]:
+    """Finds where the samples of as many processes are, 50 of each."""
+    forks = [(100 * i + 10, i + 10, 1) for i in range(count)]
+    execs = [(100 * i + 20, i + 10, True) for i in range(count)]
     maps = [
-        (100 * i + 30 + j, i + 10, PAGE * j, PAGE, 0, "/a", 2) for i in range(n) for j in (0, 5)
+        (100 * i + 30 + j, i + 10, PAGE * j, PAGE, 0, "/a", 2) for i in range(count) for j in (0, 5)
     ]
-    mmap, comm, fork = mmap_table(maps), comm_table(execs), fork_table(forks)
-    begin = time.perf_counter()
-    spaces = AddressSpaces(mmap, comm, fork)
-    when = np.sort(np.random.default_rng(1).integers(0, 100 * n, samples)).astype(np.uint64)
+    tables = mmap_table(maps), comm_table(execs), fork_table(forks)
+    random = np.random.default_rng(1)
+    when = np.sort(random.integers(0, 100 * count, 50 * count)).astype(np.uint64)
     pid = (when // np.uint64(100) + np.uint64(10)).astype(np.int32)
-    epochs = spaces.epoch_of(pid, when)
-    took = time.perf_counter() - begin
-    assert (epochs[when % np.uint64(100) > 40] >= 0).all()
-    assert took < 3
+
+    def find() -> None:
+        epochs = AddressSpaces(*tables).epoch_of(pid, when)
+        assert (epochs[when % np.uint64(100) > 40] >= 0).all()
+
+    return find
+
+
+def test_finding_grows_no_faster_than_processes_and_samples() -> None:
+    assert cost(short_processes(20_000)) < 30 * cost(short_processes(2_000))
 
 
 @settings(max_examples=150)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 from browser import driven
 from labserver import end_kernels, served
 
-WAIT = 40_000  # ms
+WAIT = 90_000  # ms: on a machine that has other work, too
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """What stands in the page where a test failed, beside its error."""
+    report = yield
+    page = getattr(item, "funcargs", {}).get("page")
+    if report.when == "call" and report.failed and page:
+        report.sections.append(("page", page.locator("body").inner_text()))
+    return report
 
 
 @pytest.fixture(scope="session")

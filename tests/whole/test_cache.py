@@ -28,7 +28,7 @@ ARRAYS = {
 PROGRAM = """
 #include <unistd.h>
 volatile unsigned long n;
-__attribute__((noinline)) void NAME(void) { for (unsigned long i = 0; i < 40000000; i++) n += i; }
+__attribute__((noinline)) void NAME(void) { for (unsigned long i = 0; i < 10000000; i++) n += i; }
 int main(void) { for (int i = 0; i < 10; i++) NAME(); return 0; }
 """
 

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from browser import driven
 from dashboard_page import Seen, shares
-from labserver import run, save
+from labserver import run, save, start
 from live_page import write_live
 from nbconvert import HTMLExporter
 
@@ -188,7 +188,7 @@ def test_in_jupyterlab_it_takes_the_place_of_picture_and_table(
     page.keyboard.insert_text(
         "print(view.filter.modes, len(view.selection))\nview.filter = Filter(symbol='lock')"
     )
-    page.keyboard.press("Control+Enter")
+    start(page, 1)
     page.get_by_text("('host-user',) 1482").wait_for()
     samples = len(demo.replay("both").filter(symbol="lock"))
     words.get_by_text(f"{samples:,} of 3,180 samples").wait_for()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 
 import kvmperf_magic as kvm
 from kvmperf_magic import demo
+from kvmperf_magic.decoding import Decoded
 from kvmperf_magic.errors import QueryError
 from kvmperf_magic.recording import Recording
+from kvmperf_magic.table import Categorical
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +35,8 @@ def recording() -> Recording:
         ("pid", 1.5, "pid is 1.5"),
         ("tid", [1.5], "tid is [1.5]"),
         ("symbol", "(", "'(' is no regular expression"),
+        ("symbol", 5, "symbol is 5"),
+        ("time", (2.0, 1.0), "ends before it begins"),
         ("event", "none", "no event 'none'"),
         ("modes", "none", "no mode 'none'"),
         ("vm", "none", "VM 'none'"),
@@ -49,6 +54,20 @@ def test_numbers_of_any_kind(recording: Recording) -> None:
     for one in (cpu, [cpu], (cpu,), np.int32(cpu), np.array([cpu], np.uint8)):
         assert len(recording.filter(cpu=one)) == expected
     assert len(recording.filter(cpu=[])) == 0
+
+
+def test_the_name_of_twins_means_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = kvm.open(Path(demo.__file__).parent / "recordings" / "crowded.data", cache=False)
+    decoded = recording._source.decoded
+    pid = np.where(recording.samples["vcpu"] == 0, 7, 8).astype(np.int32)
+    names = Categorical(pid - 7, ["twin:7", "twin:8"])
+    profile = replace(decoded.profile, machine=names)
+    twins = Decoded(profile, pid, lambda: decoded.addresses)
+    monkeypatch.setitem(recording._source.__dict__, "decoded", twins)
+    assert len(recording.filter(vm="twin")) == len(recording)
+    assert len(recording.filter(vm=7)) == len(recording.filter(vm="twin:7")) == (pid == 7).sum()
+    with pytest.raises(QueryError, match="VM '8:twin'"):
+        recording.filter(vm="8:twin")
 
 
 def test_bounds_of_time(recording: Recording) -> None:

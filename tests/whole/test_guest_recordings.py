@@ -48,7 +48,7 @@ def test_every_vcpu_is_seen_and_its_functions_named(tmp_path: Path, vcpus: int) 
         pid = vm.pid
         threads = {v.tid: v.id for v in find_vm(pid).vcpus}
     guest = recording.samples[in_guest(recording)]
-    assert len(guest) > 500
+    assert len(guest) > 100
     assert set(guest["machine"]) == {f"g{vcpus}"}
     assert set(guest["pid"].tolist()) == {pid}
     assert set(guest["vcpu"].tolist()) == set(range(vcpus))

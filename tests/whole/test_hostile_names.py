@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 from browser import driven
 
 import kvmperf_magic as kvm
+from kvmperf_magic.cli import main
 from kvmperf_magic.demo import notebook
 from kvmperf_magic.perfdata import features as fe
 from kvmperf_magic.perfdata import records as r
@@ -38,6 +41,7 @@ NAMES = (
     "</title></style></script><script>window.owned=1</script>",
     "javascript:window.owned=1//${window.owned=1}{{window.owned=1}}",
     "\u202egnp.exe\u202c \u2066bidi\u2069",
+    "\x1b]0;owned\x07\x1b[31mred\x9b1m\r\nline",
     "a&lt;b&amp;c\\u003cscript>",
     "x" * 4096,
 )
@@ -172,6 +176,46 @@ def test_no_page_runs_them(what: str, recordings: list[Any], page: Any, tmp_path
     else:
         after.flamegraph().save(document)
     assert "<script>window.owned" in harmless(page, document)  # shown as it is
+
+
+STEERS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def test_no_text_steers_a_terminal(
+    recordings: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = recordings
+    steering = NAMES[6]
+    changed = kvm.diff(before, after)
+    answers = [after, after.summary(), after.events, after.lost, after.samples, changed]
+    answers += [after.report(sort="comm,dso,symbol,machine"), changed.flamegraph()]
+    answers += [after.flamegraph(), after.flamegraph().sandwich(steering), after.heatmap(steering)]
+    texts = [*map(repr, answers), repr(after.timeline(steering))]
+    file = str(after.path)
+    for options in ([], ["-e", steering], ["--vm", steering], ["--export", f"{steering}.svg"]):
+        main(["report", file, "--no-cache", *options])
+        texts += capsys.readouterr()
+    assert "owned" in "".join(texts)
+    assert [text for text in texts if STEERS.search(text)] == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"machines": 5, "progress": 5, "raw": [float("inf"), 1], "host": []},
+        {"machines": [5, {"pid": VMM}, {"pid": [1], "name": "x"}], "progress": {"lost": "x"}},
+        {"machines": [{"pid": VMM, "name": [], "vcpus": [{"id": 1 << 40, "tid": VMM}]}]},
+    ],
+    ids=["no machines", "damaged ones", "numbers that cannot be"],
+)
+def test_nonsense_in_our_own_section(
+    told: dict[str, Any], elf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fe, "encode_kvmperf", lambda _: json.dumps(told).encode())
+    recording = kvm.open(written(tmp_path / "data", elf, 1), guest_elf=elf, cache=False)
+    assert recording.machines == []
+    assert recording.lost.complete == 1
+    assert {*recording.report(sort="symbol,machine").table["symbol"]} == {*NAMES}
 
 
 BOOK = [

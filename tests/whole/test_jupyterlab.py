@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labserver import run, save
+from labserver import run, save, start
 
 from kvmperf_widgets.picture import PLOTLY
 
@@ -83,6 +83,23 @@ def test_a_bar_of_a_diff_searches_its_flame_graph(lab: str, page: Any, tmp_path:
     assert (tmp_path / "diff.ipynb").stat().st_size < 300_000
 
 
+# as if every script took longer to load than anywidget waits for it
+TOO_LATE = """AbortSignal.timeout = () => {
+  const late = new AbortController();
+  setTimeout(() => late.abort());
+  return late.signal;
+};"""
+
+
+def test_a_page_too_busy_to_load_scripts_in_time_is_alive(
+    lab: str, page: Any, tmp_path: Path
+) -> None:
+    page.add_init_script(TOO_LATE)
+    run(lab, page, tmp_path / "late.ipynb", DIFF_CELL)
+    page.locator(".row[data-name=find_revoke_record]").click()
+    page.locator(".kvmp-x-matched", has_text="3.55 % matched").wait_for()
+
+
 def test_a_range_dragged_over_the_heat_map_is_what_the_rest_shows(
     lab: str, page: Any, tmp_path: Path
 ) -> None:
@@ -123,8 +140,7 @@ def test_a_live_view_goes_on_beside_a_busy_cell(lab: str, page: Any, tmp_path: P
     rows.first.wait_for()
     page.wait_for_timeout(2000)
     assert not page.locator(".kvmp-top").is_visible()  # its place is taken
-    page.locator(".jp-Cell .cm-content").nth(1).click()
-    page.keyboard.press("Control+Enter")
+    start(page, 1)
     busy = page.locator(".jp-InputPrompt", has_text="[*]:")
     busy.wait_for()
 
@@ -148,8 +164,7 @@ def test_a_live_view_goes_on_beside_a_busy_cell(lab: str, page: Any, tmp_path: P
     (tmp_path / "enough").touch()
 
     page.locator(".jp-OutputArea-output", has_text="no longer busy").wait_for()
-    page.locator(".jp-Cell .cm-content").nth(2).click()
-    page.keyboard.press("Control+Enter")
+    start(page, 2)
     page.locator(".kvmp-l", has_text="stopped").wait_for()
     for _ in range(10):  # the saved output follows the page
         page.wait_for_timeout(500)

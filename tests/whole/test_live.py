@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,15 @@ def samplers(parent: int | None = None) -> set[int]:
                 found.add(int(process.name))
         except OSError:
             continue
+    return found
+
+
+def pipes() -> int:
+    """The pipes that this process has open."""
+    found = 0
+    for one in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found += str(one.readlink()).startswith("pipe:")
     return found
 
 
@@ -128,10 +138,16 @@ def test_rows_by_what_guests_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (saved["guest_sure"] == 1).mean() > 0.5
 
 
-def test_stop_is_at_once_and_leaves_no_process(tmp_path: Path) -> None:
+def test_stop_is_at_once_and_leaves_no_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with running_guest(1, "stopping"):
+        before = pipes()
         top = started(vm="stopping")
         until(lambda: len(top.table), 5)
+        top._ipython_display_()  # of no terminal: one view, and it goes on
+        assert "PerfTop:" in capsys.readouterr().out
+        assert top.running
         assert samplers() == {top.process.pid}
         start = time.monotonic()
         top.stop()
@@ -140,6 +156,7 @@ def test_stop_is_at_once_and_leaves_no_process(tmp_path: Path) -> None:
         assert not top.running
         assert "stopped" in repr(top)
         top.stop()  # again is no error
+        assert pipes() == before
 
 
 def test_pause_freezes_the_view_and_sort_orders_it() -> None:

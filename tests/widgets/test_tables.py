@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ET
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmperf_widgets.tables import html_table, text_table
-from kvmperf_widgets.text import clean, columns_of, fit, script_json
+from kvmperf_widgets.text import clean, columns_of, fit
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -72,10 +71,3 @@ def test_fit_never_exceeds_its_columns(text: str, columns: int) -> None:
     cut = fit(text, columns)
     assert columns_of(cut) <= columns
     assert cut == text or columns_of(text) > columns
-
-
-@given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
-def test_script_json_cannot_end_its_script(value: object) -> None:
-    text = script_json(value)
-    assert json.loads(text) == value
-    assert not set("<>&\u2028") & set(text)

@@ -65,6 +65,10 @@ def test_the_text_shows_bars_trends_and_what_is_chosen() -> None:
     assert cells[:5] == ["50.00", "█" * 6, "▃▆▃▆▃▆", "2", "lock"]  # each the mean of 5 buckets
     assert "\x1b" not in "".join(text)
     assert all(columns_of(line) <= 60 for line in render_text(view, 60).splitlines()[:1])
+    # bars and trends go before a column does
+    fitting = render_text(view, 80).splitlines()
+    heads = next(line for line in fitting if line.startswith("overhead")).split()
+    assert {"symbol", "mode"} <= set(heads), fitting
     assert "by -symbol" in render_text(a_view(["x"], sort="-symbol"))
     assert render_text(TopView("waiting"), 60).splitlines()[1] == "waiting"
 

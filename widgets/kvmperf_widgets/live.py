@@ -25,11 +25,13 @@ class LiveWidget(anywidget.AnyWidget):
     asked_for: ClassVar[str]  # the type of the message that asks, and of the answer
     theme = traitlets.Unicode("auto").tag(sync=True)
     picture = traitlets.Unicode("").tag(sync=True)  # whose place it takes in the page
+    own = traitlets.Unicode().tag(sync=True)  # its model's id, by which the page finds that
 
     def __init__(
         self, packed: Callable[[], tuple[dict[str, Any], list[bytes]]], **traits: Any
     ) -> None:
-        super().__init__(**traits)
+        own = uuid.uuid4().hex
+        super().__init__(model_id=own, own=own, **traits)
         self._packed = packed
         self.on_msg(self._on_message)
 

@@ -49,12 +49,6 @@ class Page:
         self._parts.append(f"<p>{escape(text, 20_000)}</p>")
         return self
 
-    def preformatted(self, text: str) -> Page:
-        """Lines as they are, in a monospaced box: a command, a terminal's output."""
-        lines = "\n".join(escape(line, 2000) for line in text.splitlines())
-        self._parts.append(f"<pre>{lines}</pre>")
-        return self
-
     def picture(self, picture: Picture, link: str = "") -> Page:
         """A click on a bar of one searches the flame graphs of the same `link`."""
         drawn = picture.to_svg(standalone=False)

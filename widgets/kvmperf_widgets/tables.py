@@ -12,7 +12,7 @@ from typing import Any
 from kvmperf_widgets.text import clean, columns_of, escape, fit, pad
 
 MOST_ROWS = 60
-_ADDRESSES = frozenset({"ip", "addr", "address", "pgoff", "start", "end"})
+_ADDRESSES = frozenset({"ip", "addr", "address", "pgoff"})
 _SIGNED = frozenset({"delta", "ci_low", "ci_high"})
 _CELL_TEXT = 60  # columns of a cell in a terminal
 _CELL_HTML = 120  # characters of a cell in a page; the rest is in its tooltip

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import unicodedata
 from html import escape as _html_escape
-from typing import Any
 
 # Not allowed in XML 1.0 (https://www.w3.org/TR/xml/#charsets), terminal controls (C0, DEL, C1),
 # line separators, and the bidirectional overrides that make one name read as another.
@@ -29,12 +27,6 @@ def clean(text: object, most: int = 400) -> str:
 def escape(text: object, most: int = 400) -> str:
     """`clean`, and safe as content and as attribute value of HTML and XML."""
     return _html_escape(clean(text, most), quote=True)
-
-
-def script_json(value: Any) -> str:
-    """JSON that may stand inside a `<script>` of HTML or of SVG (no CDATA needed)."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def columns_of(text: str) -> int:

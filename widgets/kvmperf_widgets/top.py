@@ -15,7 +15,7 @@ from kvmperf_widgets.flame_text import bar, terminal_width
 from kvmperf_widgets.spark import spark
 from kvmperf_widgets.svg import element
 from kvmperf_widgets.tables import html_table, text_table
-from kvmperf_widgets.text import clean, escape, fit, percent
+from kvmperf_widgets.text import clean, columns_of, escape, fit, percent
 from kvmperf_widgets.theme import KINDS, LIGHT, ink_on, mode_colour
 
 SHARE = "overhead"  # the column that gets bars
@@ -127,15 +127,23 @@ def header_line(
 
 
 def render_text(view: TopView, width: int | None = None) -> str:
-    """For a terminal: header between rules, then the table, its shares as bars too."""
+    """For a terminal: header between rules, then the table, its shares as bars too; bars and trends
+    where nothing else has to go for them."""
     width = terminal_width(width)
     rule = "-" * width
-    names, cells = view.drawn(_SPARK)
-    if SHARE in names:
-        at = names.index(SHARE)
-        names.insert(at + 1, "")
-        cells.insert(at + 1, [bar((share or 0.0) / 100, _BAR) for share in cells[at]])
-    table = text_table(names, cells, view.found).splitlines()
+    columns = dict(zip(*view.drawn(_SPARK), strict=True))
+    bars = [bar((share or 0.0) / 100, _BAR) for share in columns.get(SHARE, [])]
+    table: list[str] = []
+    for extra in ({"", TREND}, {TREND}, set[str]()):
+        shown = {}
+        for name, cells in columns.items():
+            if name != TREND or TREND in extra:
+                shown[name] = cells
+            if name == SHARE and "" in extra:
+                shown[""] = bars
+        table = text_table([*shown], [*shown.values()], view.found).splitlines()
+        if max(map(columns_of, table)) <= width:
+            break
     return "\n".join([rule, view.header, *view.notes(), rule, *(fit(row, width) for row in table)])
 
 
