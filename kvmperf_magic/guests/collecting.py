@@ -72,7 +72,13 @@ class Collector:
                 if self._end.is_set() and not self._awaited(machine):
                     continue
                 if machine.kind == "guest" and (self._pids is None or machine.pid in self._pids):
-                    self._look(machine)
+                    try:
+                        self._look(machine)
+                    except RuntimeError:
+                        # nobody waits for a search: the interpreter may end, and its pools first
+                        if not self._end.is_set():
+                            raise
+                        return
             if ending:
                 return
             if not self._end.wait(_EVERY) and time.monotonic() >= due and self._pids is None:
