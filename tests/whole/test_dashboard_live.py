@@ -102,16 +102,19 @@ def test_what_the_page_sets_is_the_filter_and_the_other_way_round(
 
 @browsers
 def test_a_heat_map_sets_the_time_and_frames_stand_in_the_order_of_time(
-    both: Recording, browser: Any, tmp_path: Path
+    both: Recording, tmp_path: Path
 ) -> None:
+    with driven() as browser:
+        page = browser.new_page(viewport={"width": 1200, "height": 1400})
+        ranged_and_timed(page, both, tmp_path / "x.html")
+
+
+def ranged_and_timed(page: Any, both: Recording, path: Path) -> None:
     view = both.report(sort="symbol", heatmap="/lock/")
     assert view.heatmap is not None
     kernel = Answering(view.dashboard.live(view.flamegraph).widget)
-    page = browser.new_page(viewport={"width": 1200, "height": 1400})
     page.expose_function("kernel", kernel)
-    path = write_live(
-        DashboardWidget, ({}, []), tmp_path / "x.html", theme="light", filter=view.dashboard.state,
-    )  # fmt: skip
+    write_live(DashboardWidget, ({}, []), path, theme="light", filter=view.dashboard.state)
     seen = Seen(page, path, "document.title.endsWith('and ready')")
     about = page.locator(".kvmp-d-flame .kvmp-x-about").first
 
@@ -151,7 +154,6 @@ def test_a_heat_map_sets_the_time_and_frames_stand_in_the_order_of_time(
     about.get_by_text("__ticket_spin_lock: callers above, callees beneath").wait_for()
     assert page.get_by_label("order of siblings").input_value() == "by name"
     assert seen.errors == []
-    page.close()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import driven
 from explorer_page import Seen
 from guest import running_guest
 from IPython.core.interactiveshell import InteractiveShell
@@ -60,7 +59,7 @@ def test_two_bundled_recordings_of_one_guest_are_grey() -> None:
 
 @pytest.mark.chromium
 def test_a_bar_of_the_page_searches_its_flame_graph(
-    tmp_path: Path, shell: InteractiveShell
+    browser: Any, tmp_path: Path, shell: InteractiveShell
 ) -> None:
     sides = {"host": demo.replay("host"), "crowded": demo.replay("crowded")}
     shell.push(sides)
@@ -68,16 +67,16 @@ def test_a_bar_of_the_page_searches_its_flame_graph(
     by_dso = kvm.diff(*sides.values(), pair="dso")
     assert not by_dso.linked
     assert "<figure data-link=" not in by_dso.to_html()
-    with driven() as browser:
-        page = browser.new_page(viewport={"width": 1200, "height": 1000})
-        errors: list[str] = []
-        page.on("console", lambda message: errors.append(message.text))
-        page.goto((tmp_path / "page.html").as_uri())
-        page.get_by_role("button", name=LOCK).click()
-        hits = page.locator(".f.hit > title").all_text_contents()
-        assert [title.split("\n")[0] for title in hits] == [LOCK]
-        assert page.locator(".found").text_content() == "52.48 % of what is shown matched"
-        assert errors == []
+    page = browser.new_page(viewport={"width": 1200, "height": 1000})
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text))
+    page.goto((tmp_path / "page.html").as_uri())
+    page.get_by_role("button", name=LOCK).click()
+    hits = page.locator(".f.hit > title").all_text_contents()
+    assert [title.split("\n")[0] for title in hits] == [LOCK]
+    assert page.locator(".found").text_content() == "52.48 % of what is shown matched"
+    assert errors == []
+    page.close()
     assert (tmp_path / "page.html").stat().st_size < 100_000
 
 
