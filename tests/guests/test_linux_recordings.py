@@ -37,13 +37,12 @@ pytestmark = [pytest.mark.kernels, pytest.mark.root]
 
 
 def tickers_seen(tasks: TaskSampler, machines: list[Machine]) -> bool:
-    """Whether the ticker of each of these guests was seen."""
-    ran = {
-        one.machine
-        for one in tasks.looks()
-        if any(one.tasks[i].comm == "ticker" for i in set(one.task.tolist()))
-    }
-    return ran == {machine.pid for machine in machines}
+    """Whether the ticker of each of these guests was seen a few times: samples lie between."""
+    ran = dict.fromkeys((machine.pid for machine in machines), 0)
+    for one in tasks.looks():
+        ticking = [i for i, task in enumerate(one.tasks) if task.comm == "ticker"]
+        ran[one.machine] += int(np.isin(one.task, ticking).sum())
+    return min(ran.values()) >= 8
 
 
 @pytest.fixture(scope="module")

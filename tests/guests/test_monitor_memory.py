@@ -74,8 +74,12 @@ def test_every_symbol_through_the_monitor_alone(linux_guests: dict[str, LinuxGue
 
 def handed(pid: int) -> list[str]:
     """What QEMU has open that is ours."""
-    descriptors = Path(f"/proc/{pid}/fd").iterdir()
-    return [fd.name for fd in descriptors if "memfd:kvmperf" in str(fd.readlink())]
+    found = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if "memfd:kvmperf" in str(fd.readlink()):
+                found.append(fd.name)
+    return found
 
 
 @pytest.mark.kernels

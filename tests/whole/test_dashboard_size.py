@@ -107,7 +107,9 @@ def test_a_page_of_a_million_samples_is_small_and_keeps_its_totals(
         seen.tick("mode", modes)
         assert seen.samples() == len(recording.filter(modes=modes))
         seen.clear()
-    for symbol in big.table["symbol"].tolist()[:2]:
+    # of unknown ones in rare files the page says that they are rare
+    named = [name for name in big.table["symbol"].tolist() if name != "[unknown]"]
+    for symbol in named[:2]:
         seen.symbol(f"^{re.escape(symbol)}$")
         assert seen.samples() == len(recording.filter(symbol=f"^{re.escape(symbol)}$"))
     seen.symbol("")

@@ -122,7 +122,7 @@ def test_own_processes_are_recorded_reported_and_compared(place: Path, paranoid:
     )
     for recorded in (first, second):
         assert "error" not in recorded, recorded
-        assert "host-user 100.0%" in recorded["shows"]
+        assert "host-user 100.0 %" in recorded["shows"]
         assert f"perf_event_paranoid is {paranoid}" in recorded["said"]
         assert "user code only" in recorded["said"]
     assert "_PyEval_EvalFrameDefault" in report["shows"]
