@@ -156,7 +156,8 @@ def wilson(
     z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
     centre = (share * size + z2 / 2) / (size + z2)
     reach = np.sqrt(z2 * (share * (1 - share) * size + z2 / 4)) / (size + z2)
-    return np.maximum(centre - reach, 0.0), np.minimum(centre + reach, 1.0)
+    # rounding must not leave a share of all or of nothing outside
+    return np.clip(centre - reach, 0.0, share), np.clip(centre + reach, share, 1.0)
 
 
 def t_quantile(tail: float, freedom: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -197,7 +197,7 @@ def short_processes(count: int) -> Callable[[], None]:
 
 
 def test_finding_grows_no_faster_than_processes_and_samples() -> None:
-    assert cost(short_processes(20_000)) < 30 * cost(short_processes(2_000))
+    assert cost(short_processes(10_000)) < 30 * cost(short_processes(1_000))
 
 
 @settings(max_examples=150)

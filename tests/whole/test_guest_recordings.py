@@ -60,10 +60,10 @@ def test_every_vcpu_is_seen_and_its_functions_named(tmp_path: Path, vcpus: int) 
 
 def test_an_overcommitted_guest_spins_and_the_diff_says_so(tmp_path: Path) -> None:
     with demo.HostBaseline(threads=1) as program:
-        host = record(tmp_path / "host", host=True, pid=program.pid, seconds=3)
+        host = record(tmp_path / "host", host=True, pid=program.pid, seconds=2)
     with running_guest(4, "crowded"):
-        guest = record(tmp_path / "guest", vm="crowded", seconds=4)
-        again = record(tmp_path / "again", vm="crowded", seconds=4)
+        guest = record(tmp_path / "guest", vm="crowded", seconds=2)
+        again = record(tmp_path / "again", vm="crowded", seconds=2)
     table = kvm.diff(host, guest).table
     first = next(table.rows())
     assert first["symbol"] == LOCK

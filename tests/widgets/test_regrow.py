@@ -120,8 +120,8 @@ def test_deep_trees_take_no_longer_and_lose_no_weight(recursive: bool) -> None:
     tree = deep_tree(recursive=recursive)
     assert int(tree.depth.max()) >= 1000 - (not recursive)
     some = called(tree, tree.names[7])
-    half = deep_tree(len(tree) // 10, recursive=recursive)
-    few = called(half, half.names[7])
+    small = deep_tree(len(tree) // 10, recursive=recursive)
+    few = called(small, small.names[7])
     make: Callable[[Tree, NDArray[np.bool_]], object]
     for make in (
         lambda of, _: reversed_tree(of),
@@ -131,7 +131,7 @@ def test_deep_trees_take_no_longer_and_lose_no_weight(recursive: bool) -> None:
         lambda of, _: without_recursion(of),
         dropped,
     ):
-        assert cost(partial(make, tree, some)) < 30 * cost(partial(make, half, few)) + 0.05
+        assert cost(partial(make, tree, some), 2) < 30 * cost(partial(make, small, few), 2) + 0.05
     turned = reversed_tree(tree)
     assert turned.total[0] == pytest.approx(tree.total[0])
     # callers that are not grown on are told, and are narrow or far away
