@@ -54,7 +54,7 @@ def section(path: str | Path, name: str) -> bytes:
         return bytes(found.data()) if found else b""
 
 
-def wait_until(reached: Callable[[], bool], seconds: float = 5.0) -> bool:
+def wait_until(reached: Callable[[], bool], seconds: float = 15.0) -> bool:
     end = time.monotonic() + seconds
     while not reached():
         if time.monotonic() > end:

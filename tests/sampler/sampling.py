@@ -54,7 +54,7 @@ def record(path: Path, seconds: float | None = None, **options: Any) -> Stats:
         return process.stop()
 
 
-def until(condition: Callable[[], object], seconds: float = 5.0) -> bool:
+def until(condition: Callable[[], object], seconds: float = 15.0) -> bool:
     """Whether it comes true in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -76,7 +76,7 @@ def test_it_ends_with_its_parent(tmp_path: Path, command: list[str]) -> None:
         time.sleep(0.3)
         parent.kill()
         parent.wait()
-        assert until(lambda: not alive(int(pid)), 3)
+        assert until(lambda: not alive(int(pid)), 15)
         assert not any(alive(c) for c in started)
     file = read(path)
     assert file.kvmperf["ended"] > file.kvmperf["started"]

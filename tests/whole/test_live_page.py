@@ -30,7 +30,7 @@ class Shown:
         self.top, self.page = top, page
         self.kernel = Kernel(top)
         self.errors: list[str] = []
-        page.set_default_timeout(8000)
+        page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.expose_function("kernel", self.kernel)
         path = write_live(TopWidget, ({}, []), folder / "live.html", look=colours())
@@ -46,7 +46,7 @@ class Shown:
         at = heads.index(name) + 1
         return list(self.page.locator(f"tbody td:nth-child({at})").all_text_contents())
 
-    def until(self, true: Callable[[], object], seconds: float = 8) -> None:
+    def until(self, true: Callable[[], object], seconds: float = 30) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, self.page.locator(".kvmp-l").inner_text()

@@ -84,7 +84,7 @@ def test_ctrl_c_leaves_the_last_view_and_no_process() -> None:
     with running_guest(1, "web1", phase="search"):
         command = [*TOP, "--guest-elf", demo.guest_elf(), "--filter", "^(ext3|bitmap)_"]
         with terminal(command) as shown:
-            until(lambda: shown.shows("bitmap_search_next_usable_block"), 20)
+            until(lambda: shown.shows("bitmap_search_next_usable_block"), 60)
             (recorder,) = samplers(shown.pid)
             shown.read()
             pressed = time.monotonic()
