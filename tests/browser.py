@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -49,6 +50,15 @@ def driven(*options: str) -> Iterator[Any]:
         browser = running.chromium.launch(executable_path=program(), args=arguments)
         yield browser
         browser.close()
+
+
+def until(page: Any, true: str, seconds: float = 30) -> None:
+    """Waits until this is true in a page. Playwright's own way is to evaluate a text within the
+    page from its second try on, which a page's policy forbids."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(true):
+        assert time.monotonic() < end, f"not within {seconds} s: {true}"
+        page.wait_for_timeout(20)
 
 
 def _run(folder: Path, *arguments: str) -> str:

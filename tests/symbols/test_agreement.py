@@ -29,7 +29,7 @@ def leaf():
 def alpha(n):
     for _ in range(n):
         leaf(), leaf(), leaf(), leaf()
-alpha(600000)
+alpha(4000000)
 """
 _SAMPLE = re.compile(r"^\s*(\d+)/(\d+)\s+(\d+)\.(\d{9}):\s+([0-9a-f]+) (.*) \(((?:/|\[).*)\)$")
 Key = tuple[int, int, int]  # tid, time, address

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from browser import until
+
 from kvmperf_magic.recording import Recording
 
 ROWS = ".kvmp-d-body .kvmp-d-row"
@@ -22,7 +24,7 @@ class Seen:
         page.on("console", lambda one: self.errors.append(one.text) if one.type == "error" else 0)
         page.on("request", lambda one: self.asked.append(one.url))
         page.goto(path.as_uri())
-        page.wait_for_function(ready)
+        until(page, ready)
         self.strip = page.locator(".kvmp-d-strip canvas")
         self.table = page.get_by_role("grid")
 
